@@ -1,0 +1,4 @@
+//! Raft as a pure, deterministic state machine.
+#![forbid(unsafe_code)]
+
+pub mod pb;
