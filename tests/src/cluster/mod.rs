@@ -1,0 +1,184 @@
+//! A cluster of real `raftexample` processes, for tests that look at the program from outside.
+//!
+//! A [`Cluster`] starts nodes on ports from the system, each with its own temporary data folder, and waits for a
+//! leader. A test then does what an operator or an accident would do: `kill -9`, `SIGTERM`, `SIGSTOP`, start again,
+//! add a node, remove one; and speaks HTTP through the small client in [`http`], which can also send what no
+//! well-behaved client would. [`load`] writes from many connections at once and remembers what was acknowledged.
+//!
+//! Rules the harness keeps, so that tests stay fast and honest:
+//! - nothing sleeps for a guessed time: [`eventually`] polls a condition until a deadline;
+//! - every process that was started is killed by its id when its owner goes out of scope, also when a test fails;
+//! - a failing test prints the last lines that each node logged.
+//!
+//! Left out: faults on the network between nodes (a paused process stands in for an unreachable one), and faults of
+//! the disk, which the log's own tests inject.
+
+mod binary;
+pub mod http;
+pub mod load;
+mod node;
+mod ports;
+mod process;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use binary::raftexample;
+pub use http::{Http, Response};
+pub use node::Node;
+pub use ports::{free_base_port, free_port};
+pub use process::{process_is_alive, Process};
+pub use rustix::process::Signal;
+use tempfile::TempDir;
+
+/// The one path prefix that cannot be a key; node pages such as the status live under it.
+pub const RESERVED_PREFIX: &str = "/_/";
+
+/// The page that describes a node in JSON.
+pub const STATUS_PATH: &str = "/_/status";
+
+/// How long anything that must happen "soon" may take before a test calls it a failure. Generous, because a busy
+/// machine slows everything; no test waits this long unless it fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Polls `probe` until it returns a value, and returns that value.
+///
+/// # Panics
+/// When `within` has passed first; the message names `what` was waited for.
+pub fn eventually<T>(what: &str, within: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(value) = probe() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {within:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A set of nodes that know each other, in a temporary folder that is removed at the end.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    extra_arguments: Vec<String>,
+    // Dropped after the nodes (fields drop in order), so no process writes into a folder that is being removed.
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// Starts `size` nodes with default options and waits until all of them follow one leader.
+    pub fn start(size: u64) -> Cluster {
+        Cluster::start_with(size, &[])
+    }
+
+    /// Starts `size` nodes with `extra_arguments` on each command line and waits until all of them follow one leader.
+    pub fn start_with(size: u64, extra_arguments: &[&str]) -> Cluster {
+        let cluster = Cluster::prepare(size, extra_arguments);
+        for node in &cluster.nodes {
+            node.start();
+        }
+        cluster.wait_for_leader();
+        cluster
+    }
+
+    /// Chooses ports and folders for `size` nodes, and starts none of them.
+    pub fn prepare(size: u64, extra_arguments: &[&str]) -> Cluster {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let extra_arguments = extra_arguments.iter().map(ToString::to_string).collect();
+        let peer_ports: Vec<u16> = (0..size).map(|_| free_port()).collect();
+        let mut cluster = Cluster { nodes: Vec::new(), extra_arguments, folder };
+        for (position, &peer_port) in peer_ports.iter().enumerate() {
+            let node = cluster.describe_node(position as u64 + 1, peer_port, &peer_ports, false);
+            cluster.nodes.push(node);
+        }
+        cluster
+    }
+
+    fn describe_node(&self, id: u64, peer_port: u16, peer_ports: &[u16], join: bool) -> Node {
+        let client_port = free_port();
+        let urls: Vec<String> = peer_ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let data_dir = self.folder.path().join(format!("node{id}"));
+        let mut arguments = vec!["--id".to_string(), id.to_string(), "--cluster".to_string(), urls.join(",")];
+        arguments.extend(["--port".to_string(), client_port.to_string()]);
+        arguments.extend(["--data-dir".to_string(), data_dir.display().to_string()]);
+        if join {
+            arguments.push("--join".to_string());
+        }
+        arguments.extend(self.extra_arguments.iter().cloned());
+        Node::new(id, client_port, peer_port, data_dir, self.folder.path().to_path_buf(), arguments)
+    }
+
+    /// Describes one more node, which is to be started with `--join`; the caller still has to add it to the
+    /// membership (see [`Node::peer_url`]) and to start it. Returns its id.
+    pub fn prepare_joining_node(&mut self) -> u64 {
+        let id = self.nodes.len() as u64 + 1;
+        let peer_port = free_port();
+        let mut peer_ports: Vec<u16> = self.nodes.iter().map(|node| node.peer_port).collect();
+        peer_ports.push(peer_port);
+        let node = self.describe_node(id, peer_port, &peer_ports, true);
+        self.nodes.push(node);
+        id
+    }
+
+    /// All nodes, running or not, by ascending id.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node with this id.
+    pub fn node(&self, id: u64) -> &Node {
+        &self.nodes[id as usize - 1]
+    }
+
+    /// The HTTP client of the node with this id.
+    pub fn http(&self, id: u64) -> Http {
+        self.node(id).http()
+    }
+
+    /// The folder that holds every node's data folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Ids of the nodes whose process runs.
+    pub fn running(&self) -> Vec<u64> {
+        self.nodes.iter().filter(|node| node.is_running()).map(|node| node.id).collect()
+    }
+
+    /// Waits until every running node names the same leader and that leader says so itself; returns its id.
+    pub fn wait_for_leader(&self) -> u64 {
+        self.wait_for_leader_among(&self.running())
+    }
+
+    /// As [`Cluster::wait_for_leader`], asking only these nodes (the others may be paused).
+    pub fn wait_for_leader_among(&self, ids: &[u64]) -> u64 {
+        eventually("one leader that all of these nodes follow", PATIENCE, || self.agreed_leader(ids))
+    }
+
+    fn agreed_leader(&self, ids: &[u64]) -> Option<u64> {
+        let mut leaders = Vec::new();
+        for &id in ids {
+            let status = self.node(id).status()?;
+            leaders.push(status.leader);
+            if status.leader == id && status.role != "leader" {
+                return None;
+            }
+        }
+        let first = *leaders.first()?;
+        (ids.contains(&first) && leaders.iter().all(|&leader| leader == first)).then_some(first)
+    }
+
+    /// Ids of the running nodes that are not `leader`.
+    pub fn followers_of(&self, leader: u64) -> Vec<u64> {
+        self.running().into_iter().filter(|&id| id != leader).collect()
+    }
+
+    /// `kill -9` for every running node, all before any of them is waited for.
+    pub fn kill_all(&self) {
+        for node in &self.nodes {
+            node.signal(Signal::KILL);
+        }
+        for node in &self.nodes {
+            node.wait_for_exit(PATIENCE);
+        }
+    }
+}
