@@ -21,11 +21,12 @@ mod ports;
 mod process;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 pub use binary::raftexample;
 pub use http::{Http, Response};
-pub use node::Node;
+pub use node::{Node, Status};
 pub use ports::{free_base_port, free_port};
 pub use process::{process_is_alive, Process};
 pub use rustix::process::Signal;
@@ -36,6 +37,9 @@ pub const RESERVED_PREFIX: &str = "/_/";
 
 /// The page that describes a node in JSON.
 pub const STATUS_PATH: &str = "/_/status";
+
+/// The largest value that a node takes.
+pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
 
 /// How long anything that must happen "soon" may take before a test calls it a failure. Generous, because a busy
 /// machine slows everything; no test waits this long unless it fails.
@@ -174,11 +178,37 @@ impl Cluster {
 
     /// `kill -9` for every running node, all before any of them is waited for.
     pub fn kill_all(&self) {
-        for node in &self.nodes {
-            node.signal(Signal::KILL);
+        let running = self.running();
+        for &id in &running {
+            self.node(id).signal(Signal::KILL);
         }
-        for node in &self.nodes {
-            node.wait_for_exit(PATIENCE);
+        for &id in &running {
+            self.node(id).wait_for_exit(PATIENCE);
         }
+    }
+}
+
+/// One cluster for all tests of a file that only read and write keys of their own.
+///
+/// It lives as long as some test uses it: a plain `static` would never be dropped and would leave its processes behind.
+pub struct SharedCluster {
+    cluster: Mutex<Weak<Cluster>>,
+    size: u64,
+}
+
+impl SharedCluster {
+    /// A cluster of `size` nodes, started when the first test asks for it.
+    pub const fn of(size: u64) -> SharedCluster {
+        SharedCluster { cluster: Mutex::new(Weak::new()), size }
+    }
+
+    /// The running cluster.
+    pub fn get(&self) -> Arc<Cluster> {
+        let mut slot = self.cluster.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.upgrade().unwrap_or_else(|| {
+            let cluster = Arc::new(Cluster::start(self.size));
+            *slot = Arc::downgrade(&cluster);
+            cluster
+        })
     }
 }
