@@ -9,15 +9,11 @@
 use std::fmt::{self, Write as _};
 
 use crate::confchange::{print_changes, ConfChangeKind};
+use crate::config::{LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD};
 use crate::pb::{
     ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType, HardState, Message, MessageType,
     Snapshot,
 };
-
-/// The id that stands for the thread that writes the log, in asynchronous storage writes.
-const APPEND_THREAD: u64 = u64::MAX;
-/// The id that stands for the thread that applies entries.
-const APPLY_THREAD: u64 = u64::MAX - 1;
 
 /// Prints a payload.
 pub type PayloadFormatter<'a> = &'a dyn Fn(&[u8]) -> String;
@@ -55,8 +51,8 @@ fn name<T: TryFrom<i32> + fmt::Display>(number: i32) -> String {
 pub fn target(id: u64) -> String {
     match id {
         0 => "None".to_string(),
-        APPEND_THREAD => "AppendThread".to_string(),
-        APPLY_THREAD => "ApplyThread".to_string(),
+        LOCAL_APPEND_THREAD => "AppendThread".to_string(),
+        LOCAL_APPLY_THREAD => "ApplyThread".to_string(),
         id => format!("{id:x}"),
     }
 }

@@ -56,12 +56,12 @@ fn messages_of_each_shape() {
 #[test]
 fn messages_within_messages() {
     let inner = Message {
-        from: APPLY_THREAD,
+        from: LOCAL_APPLY_THREAD,
         to: 1,
         entries: vec![normal(1, 1, b"a"), normal(1, 2, b"b")],
         ..Message::of(MessageType::MsgStorageApplyResp)
     };
-    let mut outer = Message { from: 1, to: APPEND_THREAD, vote: 2, ..Message::of(MessageType::MsgStorageAppend) };
+    let mut outer = Message { from: 1, to: LOCAL_APPEND_THREAD, vote: 2, ..Message::of(MessageType::MsgStorageAppend) };
     outer.snapshot = Some(Box::default());
     assert_eq!(message(&outer), "1->AppendThread MsgStorageAppend Term:0 Log:0/0 Vote:2", "an empty snapshot is none");
     outer.snapshot = Some(Box::new(some_snapshot()));

@@ -1,0 +1,141 @@
+//! The end of the log that is not known to be durable: entries, or a snapshot that came in their place.
+//!
+//! Everything here is to be handed to storage, part of it may be handed out already ("in progress"). It is forgotten
+//! when storage reports it durable; the log then finds it there.
+
+use crate::pb::{Entry, Snapshot};
+
+use super::EntryId;
+
+/// See the module's text. etcd: `log_unstable.go`.
+#[derive(Debug, Default)]
+pub(crate) struct Unstable {
+    /// A snapshot received and not yet durable. If there is one, `offset == snapshot.index + 1`.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// `entries[i].index == offset + i`.
+    pub(crate) entries: Vec<Entry>,
+    /// The index of the first entry that is not stable.
+    pub(crate) offset: u64,
+    /// The snapshot was handed to storage.
+    pub(crate) snapshot_in_progress: bool,
+    /// Entries below this index were handed to storage: `offset ≤ offset_in_progress ≤ offset + entries.len()`.
+    pub(crate) offset_in_progress: u64,
+}
+
+impl Unstable {
+    pub(crate) fn new(offset: u64) -> Self {
+        Unstable { offset, offset_in_progress: offset, ..Unstable::default() }
+    }
+
+    /// The first index of the whole log, if this part knows it.
+    pub(crate) fn first_index(&self) -> Option<u64> {
+        self.snapshot.as_ref().map(|snapshot| snapshot.metadata.index + 1)
+    }
+
+    /// The last index of the whole log, if this part knows it.
+    pub(crate) fn last_index(&self) -> Option<u64> {
+        if !self.entries.is_empty() {
+            return Some(self.end() - 1);
+        }
+        self.snapshot.as_ref().map(|snapshot| snapshot.metadata.index)
+    }
+
+    /// The term at `index`, if this part knows it.
+    pub(crate) fn term(&self, index: u64) -> Option<u64> {
+        if index < self.offset {
+            let metadata = &self.snapshot.as_ref()?.metadata;
+            return (metadata.index == index).then_some(metadata.term);
+        }
+        self.entries.get((index - self.offset) as usize).map(|entry| entry.term)
+    }
+
+    /// One past the last entry's index.
+    fn end(&self) -> u64 {
+        self.offset + self.entries.len() as u64
+    }
+
+    /// The entries in `[low, high)`, of which the caller knows that they are here.
+    pub(crate) fn slice(&self, low: u64, high: u64) -> &[Entry] {
+        let start = low.saturating_sub(self.offset) as usize;
+        let end = high.saturating_sub(self.offset) as usize;
+        self.entries.get(start..end).unwrap_or_default()
+    }
+
+    /// What was not handed to storage yet.
+    pub(crate) fn next_entries(&self) -> &[Entry] {
+        self.slice(self.offset_in_progress, self.end())
+    }
+
+    /// The snapshot, if it was not handed to storage yet.
+    pub(crate) fn next_snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref().filter(|_| !self.snapshot_in_progress)
+    }
+
+    /// Everything here was handed to storage.
+    pub(crate) fn accept_in_progress(&mut self) {
+        self.offset_in_progress = self.end();
+        self.snapshot_in_progress = self.snapshot.is_some();
+    }
+
+    /// Storage reports that the log up to `id` is durable. Only if the entry is still the same: it may have been
+    /// replaced in the meantime, and what is durable then is its predecessor.
+    pub(crate) fn stable_to(&mut self, id: EntryId) {
+        let Some(term) = self.term(id.index) else {
+            info!("entry at index {} missing from unstable log; ignoring", id.index);
+            return;
+        };
+        if id.index < self.offset {
+            info!("entry at index {} matched unstable snapshot; ignoring", id.index);
+            return;
+        }
+        if term != id.term {
+            info!(
+                "entry at (index,term)=({},{}) mismatched with entry at ({},{}) in unstable log; ignoring",
+                id.index, id.term, id.index, term
+            );
+            return;
+        }
+        let count = (id.index + 1 - self.offset) as usize;
+        if count == self.entries.len() && self.entries.capacity() <= 1024 {
+            self.entries.clear();
+        } else if count == self.entries.len() {
+            // A burst's memory is given back.
+            self.entries = Vec::new();
+        } else {
+            self.entries.drain(..count);
+        }
+        self.offset = id.index + 1;
+        self.offset_in_progress = self.offset_in_progress.max(self.offset);
+    }
+
+    /// Storage reports that the snapshot of `index` is durable.
+    pub(crate) fn stable_snapshot_to(&mut self, index: u64) {
+        if self.snapshot.as_ref().is_some_and(|snapshot| snapshot.metadata.index == index) {
+            self.snapshot = None;
+            self.snapshot_in_progress = false;
+        }
+    }
+
+    /// A snapshot takes the place of everything.
+    pub(crate) fn restore(&mut self, snapshot: Snapshot) {
+        *self = Unstable::new(snapshot.metadata.index + 1);
+        self.snapshot = Some(snapshot);
+    }
+
+    /// Appends consecutive entries that start at `first ≤ end`; what stands from `first` on is replaced. Entries that
+    /// storage is writing at this moment and that are replaced must be handed out again.
+    pub(crate) fn truncate_and_append(&mut self, first: u64, entries: impl IntoIterator<Item = Entry>) {
+        if first < self.end() {
+            if first <= self.offset {
+                info!("replace the unstable entries from index {first}");
+                self.offset = first;
+                self.entries.clear();
+            } else {
+                info!("truncate the unstable entries before index {first}");
+                self.entries.truncate((first - self.offset) as usize);
+            }
+            self.offset_in_progress = self.offset_in_progress.min(first).max(self.offset);
+        }
+        self.entries.extend(entries);
+    }
+}
