@@ -1,2 +1,122 @@
-//! Placeholder while the room is being built.
-#![forbid(unsafe_code)]
+//! The log on disk: a memory-mapped write-ahead log and snapshot files for Raft.
+//!
+//! Raft promises things: "I voted for you in term 7", "I hold the log up to entry 90". A promise may leave the node only once
+//! it would survive the node. This crate is where that happens: [`Wal::save`] returns after the hard state and entries are
+//! durable, and after any crash [`Wal::open`] returns everything that was ever acknowledged, or refuses and says what is
+//! damaged and where. It never drops an acknowledged record in silence, and never mistakes damage for a torn tail.
+//!
+//! ```
+//! use raft_core::pb::{Entry, HardState};
+//! # let dir = tempfile::tempdir()?;
+//! let options = wal::Options { segment_bytes: 1 << 20 };
+//! let (mut log, recovered) = wal::Wal::open(dir.path(), options.clone(), b"node 1")?;
+//! assert!(recovered.fresh);
+//! let entry = Entry { term: 1, index: 1, ..Entry::normal("x = 1") };
+//! log.save(Some(&HardState { term: 1, vote: 1, commit: 1 }), &[entry])?;
+//! drop(log);
+//!
+//! let (_log, recovered) = wal::Wal::open(dir.path(), options, b"node 1")?;
+//! assert_eq!(recovered.entries(0)[0].data, "x = 1");
+//! assert_eq!(recovered.hard_state.commit, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Order.** A snapshot file and its directory are synced first ([`SnapshotDir::save`]), then the log's record of it
+//! ([`Wal::save_snapshot`]), then the hard state and entries that build on it ([`Wal::save`]). After a restart the newest valid snapshot
+//! file that the log has recorded is the start ([`SnapshotDir::load_newest`] with [`Recovered::snapshots`]), and
+//! [`Recovered::entries`] after its index follow.
+//!
+//! **Where to read what.**
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`mod@format`] | the bytes, drawn and written |
+//! | `state` | the rules that a sequence of records must keep, for the writer and for recovery |
+//! | `recovery` | what a directory's bytes prove, and the table of verdicts |
+//! | `log` | append, sync, rotation, purge |
+//! | `housekeeper` | the slow work, on a thread of its own |
+//! | [`snapshot`] | snapshot files |
+//! | [`disk`] | the seam: everything that is asked of an operating system |
+//! | `os_disk` | the real one, and the only `unsafe` code of the workspace |
+//!
+//! What is left out: encryption, compression, several logs in one directory, reading while writing, and protection
+//! against another program that writes into the files.
+#![deny(unsafe_code)]
+
+pub mod disk;
+mod error;
+pub mod format;
+mod housekeeper;
+mod log;
+mod os_disk;
+mod recovery;
+pub mod snapshot;
+mod state;
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use raft_core::pb::{Entry, HardState, SnapshotMetadata};
+
+pub use disk::Disk;
+pub use error::WalError;
+pub use log::{recover_images, Options, Wal};
+pub use os_disk::OsDisk;
+pub use recovery::Image;
+pub use snapshot::SnapshotDir;
+
+/// What a log held when it was opened.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recovered {
+    /// The log was created just now.
+    pub fresh: bool,
+    /// What it was created with.
+    pub metadata: Bytes,
+    /// The recorded snapshots that the entries go on from, ascending by index.
+    pub snapshots: Vec<SnapshotMetadata>,
+    /// The last one that was durable.
+    pub hard_state: HardState,
+    /// The index of the first entry that is held, or would be: everything before it is purged, or replaced by a snapshot.
+    pub first_index: u64,
+    entries: Vec<Entry>,
+    /// What was cut from the end, because a crash left it half written.
+    pub torn: Option<Torn>,
+}
+
+impl Recovered {
+    /// The entries after an index, in order and without gaps. Ask with the index of the snapshot that was chosen, or 0.
+    pub fn entries(&self, after_index: u64) -> &[Entry] {
+        let first = self.first_index;
+        let skip = usize::try_from(after_index.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
+        self.entries.get(skip..).unwrap_or_default()
+    }
+
+    /// Whether a snapshot is needed to make sense of the entries: the log does not begin at entry 1 (any more).
+    pub fn needs_snapshot(&self) -> bool {
+        self.first_index > 1
+    }
+}
+
+/// Bytes at the end of the log that were never acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Torn {
+    /// The segment.
+    pub file: PathBuf,
+    /// Where they began (bytes from its start).
+    pub offset: u64,
+    /// How far they reached.
+    pub len_bytes: u64,
+}
+
+impl std::fmt::Display for Torn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{}: {} bytes from offset {} were being written when the node stopped; they had not been acknowledged and are \
+             dropped",
+            self.file.display(),
+            self.len_bytes,
+            self.offset
+        )
+    }
+}

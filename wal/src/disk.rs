@@ -1,0 +1,91 @@
+//! The seam between the log and the files: a dozen calls, so that a test's disk can stand in for the real one.
+//!
+//! The log never calls the operating system itself. What it needs from a disk is little: a file that is really allocated and
+//! that can be stored into, a sync of a range, the names in a directory and a way to make them durable, and plain streams for
+//! snapshot files. [`crate::OsDisk`] is the real one; the `tests` crate has one that keeps what is live apart from what is
+//! durable and can be cut off at any call.
+//!
+//! What is left out: deleting directories, file times and modes, anything asynchronous.
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use bytes::Bytes;
+
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The file's name, without the directory.
+    pub name: String,
+    /// Its length in bytes.
+    pub len_bytes: u64,
+}
+
+/// The calls that the log makes. Paths are the log directory joined with a file name.
+pub trait Disk: Send + Sync {
+    /// Creates the directory and its parents where they are missing; they are durable on return.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes the directory for this handle alone, until the returned value is dropped. `WouldBlock`: someone has it.
+    fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send>>;
+
+    /// The regular files in the directory, in any order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Listed>>;
+
+    /// Creates a file that must not exist, with every byte of its length allocated and zero, and durable (but not its
+    /// name: see [`Disk::sync_dir`]). Leaves no file behind when it fails, as far as it can.
+    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn Region>>;
+
+    /// Opens an existing file for storing into. No [`Disk::read`] of it may still be held.
+    fn map(&self, path: &Path) -> io::Result<Box<dyn Region>>;
+
+    /// The whole file, to be read in place. Unreadable media must be an error here, not a fault later.
+    fn read(&self, path: &Path) -> io::Result<Bytes>;
+
+    /// Makes durable whatever the caches hold of this file, and lets go of the caches, so that what is read next is what
+    /// the disk has.
+    fn settle(&self, path: &Path) -> io::Result<()>;
+
+    /// Renames within one directory, replacing the target. Durable after [`Disk::sync_dir`].
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Durable after [`Disk::sync_dir`].
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in the directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Creates a file, or empties it, to be written from front to back.
+    fn create_stream(&self, path: &Path) -> io::Result<Box<dyn Sink>>;
+
+    /// Opens a file to be read from front to back.
+    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>>;
+
+    /// A number that no other log is likely to have; identifies a new log.
+    fn unique(&self) -> u64;
+
+    /// Whether slow work (allocating, renaming, removing) may be done on a thread of its own. A test's disk says no, so that its
+    /// calls come in one order.
+    fn background(&self) -> bool {
+        true
+    }
+}
+
+/// A file that is mapped for storing into. Its length never changes.
+pub trait Region: Send {
+    /// The length in bytes.
+    fn len_bytes(&self) -> usize;
+
+    /// The bytes of the range, ready to be stored into. An error means that nothing was stored.
+    fn slice_mut(&mut self, range: Range<usize>) -> io::Result<&mut [u8]>;
+
+    /// Makes the range durable. After an error nothing is known about any byte of it.
+    fn sync(&mut self, range: Range<usize>) -> io::Result<()>;
+}
+
+/// A file that is being written from front to back.
+pub trait Sink: io::Write + Send {
+    /// Makes everything written so far durable.
+    fn sync(&mut self) -> io::Result<()>;
+}

@@ -1,0 +1,162 @@
+//! The slow work around segments, off the path of an append: allocating the next one, giving a begun one its final
+//! name, removing purged ones.
+//!
+//! One thread, one queue, work in order. The queue is short by construction: at most one segment is being prepared and one
+//! published at a time, and a purge is one job; the writer waits for an answer only when it needs the next segment and it is not
+//! there yet. A disk that wants its calls in one order ([`Disk::background`]) gets them from the caller's thread instead.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::disk::{Disk, Region};
+
+/// Work for the housekeeper.
+pub(crate) enum Job {
+    /// Allocate a segment under its temporary name.
+    Prepare { path: PathBuf, len_bytes: u64 },
+    /// The segment's first batch is durable: give it its final name. Then leave a mark in the one before it, if there is one.
+    Publish { from: PathBuf, to: PathBuf, seal: Option<Seal> },
+    /// Remove segments, oldest first, each durably before the next: a log must never have a hole.
+    Remove { paths: Vec<PathBuf> },
+}
+
+/// A mark at the end of a segment that is left for the next one.
+pub(crate) struct Seal {
+    pub(crate) region: Box<dyn Region>,
+    pub(crate) offset: usize,
+    pub(crate) mark: Vec<u8>,
+}
+
+/// What came of it.
+pub(crate) enum Report {
+    Prepared { path: PathBuf, result: io::Result<Box<dyn Region>> },
+    Published { path: PathBuf, result: io::Result<()> },
+    Removed { path: PathBuf, result: io::Result<()> },
+}
+
+enum Mode {
+    Inline { done: VecDeque<Report> },
+    Thread { jobs: Option<Sender<Job>>, reports: Receiver<Report>, thread: Option<JoinHandle<()>> },
+}
+
+/// See the module.
+pub(crate) struct Housekeeper {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    mode: Mode,
+}
+
+impl Housekeeper {
+    pub(crate) fn start(disk: Arc<dyn Disk>, dir: PathBuf) -> io::Result<Self> {
+        let mode = if disk.background() {
+            let (jobs, inbox) = mpsc::channel();
+            let (outbox, reports) = mpsc::channel();
+            let (its_disk, its_dir) = (disk.clone(), dir.clone());
+            let work = move || {
+                for job in inbox {
+                    // The reports of a log that is gone interest nobody.
+                    run(&*its_disk, &its_dir, job, &mut |report| drop(outbox.send(report)));
+                }
+            };
+            let thread = std::thread::Builder::new().name("wal-housekeeper".into()).spawn(work)?;
+            Mode::Thread { jobs: Some(jobs), reports, thread: Some(thread) }
+        } else {
+            Mode::Inline { done: VecDeque::new() }
+        };
+        Ok(Housekeeper { disk, dir, mode })
+    }
+
+    pub(crate) fn submit(&mut self, job: Job) {
+        match &mut self.mode {
+            Mode::Inline { done } => run(&*self.disk, &self.dir, job, &mut |report| done.push_back(report)),
+            Mode::Thread { jobs, .. } => {
+                // It fails only when the thread is gone, which the writer notices when it waits for a report.
+                if let Some(jobs) = jobs {
+                    let _ = jobs.send(job);
+                }
+            }
+        }
+    }
+
+    /// What has been done since the last time.
+    pub(crate) fn poll(&mut self) -> Option<Report> {
+        match &mut self.mode {
+            Mode::Inline { done } => done.pop_front(),
+            Mode::Thread { reports, .. } => reports.try_recv().ok(),
+        }
+    }
+
+    /// Waits for the next report; `None` when there will be none.
+    pub(crate) fn wait(&mut self) -> Option<Report> {
+        match &mut self.mode {
+            Mode::Inline { done } => done.pop_front(),
+            Mode::Thread { reports, .. } => reports.recv().ok(),
+        }
+    }
+}
+
+impl Drop for Housekeeper {
+    /// Finishes what was asked for.
+    fn drop(&mut self) {
+        if let Mode::Thread { jobs, thread, .. } = &mut self.mode {
+            *jobs = None;
+            if let Some(thread) = thread.take() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+/// Allocates a segment under its temporary name. Leaves nothing behind when it fails, and replaces what an earlier failure left.
+pub(crate) fn allocate(disk: &dyn Disk, dir: &Path, path: &Path, len_bytes: u64) -> io::Result<Box<dyn Region>> {
+    let region = match disk.create(path, len_bytes) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove(path)?;
+            disk.create(path, len_bytes)?
+        }
+        other => other?,
+    };
+    match disk.sync_dir(dir) {
+        Ok(()) => Ok(region),
+        Err(error) => {
+            drop(region);
+            let _ = disk.remove(path);
+            Err(error)
+        }
+    }
+}
+
+fn run(disk: &dyn Disk, dir: &Path, job: Job, report: &mut dyn FnMut(Report)) {
+    match job {
+        Job::Prepare { path, len_bytes } => {
+            let result = allocate(disk, dir, &path, len_bytes);
+            report(Report::Prepared { path, result });
+        }
+        Job::Publish { from, to, seal } => {
+            let result = disk.rename(&from, &to).and_then(|()| disk.sync_dir(dir)).and_then(|()| match seal {
+                Some(mut seal) => {
+                    seal.region
+                        .slice_mut(seal.offset..seal.offset + seal.mark.len())
+                        .map(|place| place.copy_from_slice(&seal.mark))?;
+                    seal.region.sync(0..seal.offset + seal.mark.len())
+                }
+                None => Ok(()),
+            });
+            report(Report::Published { path: to, result });
+        }
+        Job::Remove { paths } => {
+            for path in paths {
+                let result = disk.remove(&path).and_then(|()| disk.sync_dir(dir));
+                let failed = result.is_err();
+                report(Report::Removed { path, result });
+                if failed {
+                    return;
+                }
+            }
+        }
+    }
+}

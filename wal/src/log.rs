@@ -1,0 +1,717 @@
+//! The log itself: appending, syncing, going on to the next segment, dropping old ones.
+//!
+//! **A save** checks the caller's entries against what the log holds, stores one batch into the mapped segment, and syncs the pages
+//! since the last sync. Only then is anything acknowledged. Right after the sync a mark is stored behind the batch (see
+//! [`mod@crate::format`]), which costs a store and no sync.
+//!
+//! **The next segment** is allocated by the housekeeper when the live one is half full. To go on there, header and first batch are
+//! stored into it and synced together: one sync, as for any other batch. Its final name follows in the background; recovery finds it
+//! under either name. If the segment that is left ends in commit-only states that were never synced, they are left
+//! behind: the new segment begins with the same state.
+//!
+//! **Failure.** Before anything is stored, a failure is the caller's to handle and the log is as it was. A failed sync is
+//! final: the system reports it once and then treats the pages as clean, so a second attempt would "succeed" with the data
+//! lost. The handle is poisoned and answers nothing but that.
+//!
+//! What is left out: reading entries back while the log is open (they are in memory, in the caller's storage), and more
+//! than one writer.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message as _;
+use raft_core::pb::{Entry, HardState, SnapshotMetadata};
+
+use crate::disk::{Disk, Region};
+use crate::error::WalError;
+use crate::format::{
+    self, Placement, Record, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, FLAG_SEALED, SEGMENT_HEADER_BYTES,
+    SNAPSHOT_REPEATED, SNAPSHOT_RESET,
+};
+use crate::housekeeper::{self, Housekeeper, Job, Report, Seal};
+use crate::recovery::{self, Image, LiveEnd, SegmentInfo};
+use crate::state::{self, LogState};
+use crate::{OsDisk, Recovered};
+
+/// The smallest segment that is of any use.
+const MIN_SEGMENT_BYTES: u64 = 4096;
+/// A batch must fit into memory twice; nobody means to write more than this at once.
+const MAX_BATCH_BYTES: usize = 1 << 30;
+
+/// How a log is laid out. May change from one opening to the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Length of a segment file in bytes, allocated in full. A batch that does not fit gets a longer one. At least 4096.
+    pub segment_bytes: u64,
+}
+
+impl Default for Options {
+    /// 64 MiB.
+    fn default() -> Self {
+        Options { segment_bytes: 64 << 20 }
+    }
+}
+
+/// The log in one directory, which it holds exclusively. See the crate's documentation.
+pub struct Wal {
+    // Declared, and so dropped, before the lock: the housekeeper finishes while the directory is still ours.
+    housekeeper: Housekeeper,
+    live: Live,
+    sealed: VecDeque<SegmentInfo>,
+    next: Next,
+    state: LogState,
+    identity: u64,
+    options: Options,
+    dir: PathBuf,
+    poisoned: Option<String>,
+    disk: Arc<dyn Disk>,
+    _lock: Box<dyn Send>,
+}
+
+/// The segment that is being written.
+struct Live {
+    region: Box<dyn Region>,
+    info: SegmentInfo,
+    seed: Seed,
+    /// Behind the last batch, and its checksum.
+    end: usize,
+    checksum: u32,
+    /// Everything before this is durable (0: not even the header); the checksum of the last batch there.
+    synced: usize,
+    synced_checksum: u32,
+    /// Whether a batch that was not synced holds more than a commit.
+    unsynced_matters: bool,
+    /// The segment has its final name, or the housekeeper was told to give it.
+    published: bool,
+    /// The segment before, to be told that it was left once this one is durable.
+    left: Option<Seal>,
+}
+
+/// The segment after the live one.
+enum Next {
+    None,
+    Asked,
+    Ready { path: PathBuf, region: Box<dyn Region> },
+}
+
+impl Wal {
+    /// Opens the log in `dir`, or creates one. `metadata` says whose log it is: it is stored at creation and must be the
+    /// same ever after.
+    pub fn open(dir: &Path, options: Options, metadata: &[u8]) -> Result<(Wal, Recovered), WalError> {
+        Self::open_on(Arc::new(OsDisk), dir, options, metadata)
+    }
+
+    /// [`Wal::open`] on any disk.
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        metadata: &[u8],
+    ) -> Result<(Wal, Recovered), WalError> {
+        if options.segment_bytes < MIN_SEGMENT_BYTES || options.segment_bytes > usize::MAX as u64 / 2 {
+            return Err(WalError::refused(format!(
+                "segments of {} bytes (at least {MIN_SEGMENT_BYTES})",
+                options.segment_bytes
+            )));
+        }
+        disk.create_dir(dir).map_err(|source| WalError::io("create the log directory", dir, source))?;
+        let lock = disk.lock(dir).map_err(|source| match source.kind() {
+            std::io::ErrorKind::WouldBlock => WalError::InUse { dir: dir.into() },
+            _ => WalError::io("lock the log directory", dir, source),
+        })?;
+        // A rename of the last run may not be durable yet.
+        disk.sync_dir(dir).map_err(|source| WalError::io("sync the log directory", dir, source))?;
+        let outcome = {
+            let images = read_images(&*disk, dir)?;
+            recovery::recover(dir, &images)?
+        };
+        for name in &outcome.discard {
+            let path = dir.join(name);
+            disk.remove(&path).map_err(|source| WalError::io("remove the unused segment", &path, source))?;
+        }
+        if !outcome.discard.is_empty() {
+            disk.sync_dir(dir).map_err(|source| WalError::io("sync the log directory", dir, source))?;
+        }
+        match outcome.live {
+            None => Self::create(disk, dir, options, metadata, lock),
+            Some(end) => Self::resume(disk, dir, options, metadata, lock, outcome, end),
+        }
+    }
+
+    fn create(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        metadata: &[u8],
+        lock: Box<dyn Send>,
+    ) -> Result<(Wal, Recovered), WalError> {
+        let identity = disk.unique();
+        let mut state = LogState::new(0);
+        state.metadata = Some(Bytes::copy_from_slice(metadata));
+        let head = head_records(&state, None);
+        let records: Vec<_> = head.iter().map(Owned::record).collect();
+        let need = SEGMENT_HEADER_BYTES + batch_bytes(&records)?;
+        let path = dir.join(format::prepared_name(0));
+        let mut region = create_segment(&*disk, dir, &path, options.segment_bytes.max(need as u64))?;
+        let mut info = SegmentInfo { name: format::prepared_name(0), sequence: 0, first_index: 1, max_index: 0 };
+        let (end, checksum) = begin_segment(&mut *region, identity, &info, &records)
+            .and_then(|begun| region.sync(0..begun.0).map(|()| begun))
+            .map_err(|source| WalError::io("write the first log segment", &path, source))?;
+        info.name = format::segment_name(0, 1);
+        let named = dir.join(&info.name);
+        disk.rename(&path, &named)
+            .and_then(|()| disk.sync_dir(dir))
+            .map_err(|source| WalError::io("name the first log segment", &named, source))?;
+        let live = Live::new(region, info, Seed::new(identity, 0), end, checksum, true);
+        let mut wal = Wal {
+            housekeeper: start_housekeeper(&disk, dir)?,
+            live,
+            sealed: VecDeque::new(),
+            next: Next::None,
+            state,
+            identity,
+            options,
+            dir: dir.into(),
+            poisoned: None,
+            disk,
+            _lock: lock,
+        };
+        wal.leave_mark();
+        let recovered = Recovered {
+            fresh: true,
+            metadata: Bytes::copy_from_slice(metadata),
+            snapshots: Vec::new(),
+            hard_state: HardState::default(),
+            first_index: 1,
+            entries: Vec::new(),
+            torn: None,
+        };
+        Ok((wal, recovered))
+    }
+
+    fn resume(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        metadata: &[u8],
+        lock: Box<dyn Send>,
+        outcome: recovery::Outcome,
+        end: LiveEnd,
+    ) -> Result<(Wal, Recovered), WalError> {
+        let recovery::Outcome { identity, replay, segments, torn, .. } = outcome;
+        let found = replay.state.metadata.clone().unwrap_or_default();
+        if found != metadata {
+            return Err(WalError::MetadataMismatch {
+                dir: dir.into(),
+                found: found.to_vec(),
+                expected: metadata.to_vec(),
+            });
+        }
+        let mut sealed = VecDeque::from(segments);
+        let Some(mut info) = sealed.pop_back() else {
+            return Err(WalError::Missing { dir: dir.into(), what: "there is no segment".into() });
+        };
+        let path = dir.join(&info.name);
+        let mut region = disk.map(&path).map_err(|source| WalError::io("map the log segment", &path, source))?;
+        if end.debris_end > end.offset {
+            region
+                .slice_mut(end.offset..end.debris_end)
+                .map(|debris| debris.fill(0))
+                .map_err(|source| WalError::io("clear the end of the log segment", &path, source))?;
+        }
+        // What recovery read may be in memory only, left there by a process that died.
+        region
+            .sync(0..end.debris_end.max(end.offset))
+            .map_err(|source| WalError::io("sync the log segment", &path, source))?;
+        if format::parse_prepared_name(&info.name).is_some() {
+            let name = format::segment_name(info.sequence, info.first_index);
+            let named = dir.join(&name);
+            disk.rename(&path, &named)
+                .and_then(|()| disk.sync_dir(dir))
+                .map_err(|source| WalError::io("name the log segment", &named, source))?;
+            info.name = name;
+        }
+        if let Some(torn) = &torn {
+            log::warn!(target: "wal", "{torn}");
+        }
+        let recovered = Recovered {
+            fresh: false,
+            metadata: found,
+            snapshots: replay.state.snapshots.clone(),
+            hard_state: replay.state.hard_state,
+            first_index: replay.state.base.index.saturating_add(1),
+            entries: replay.entries,
+            torn,
+        };
+        let mut wal = Wal {
+            housekeeper: start_housekeeper(&disk, dir)?,
+            live: Live::new(region, info, end.seed, end.offset, end.checksum, true),
+            sealed,
+            next: Next::None,
+            state: replay.state,
+            identity,
+            options,
+            dir: dir.into(),
+            poisoned: None,
+            disk,
+            _lock: lock,
+        };
+        wal.leave_mark();
+        Ok((wal, recovered))
+    }
+
+    /// Appends the entries and the hard state as one batch. Durable on return, unless there are no entries and neither term nor
+    /// vote changed: a commit alone may be lost in a power failure, since Raft finds it out again. Entries replace
+    /// those of the same index and all after them; they may not replace committed ones.
+    pub fn save(&mut self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), WalError> {
+        let now = self.state.hard_state;
+        self.append(hard_state, entries)?;
+        let must_sync =
+            !entries.is_empty() || hard_state.is_some_and(|state| (state.term, state.vote) != (now.term, now.vote));
+        if must_sync {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// [`Wal::save`] without the sync: nothing may be promised to anyone before [`Wal::sync`] returns.
+    pub fn append(&mut self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), WalError> {
+        self.attend()?;
+        self.state.check(hard_state, entries).map_err(WalError::refused)?;
+        let hard_state = hard_state.filter(|state| **state != self.state.hard_state);
+        if entries.is_empty() && hard_state.is_none() {
+            return Ok(());
+        }
+        let commit_only = entries.is_empty()
+            && hard_state.is_none_or(|state| {
+                (state.term, state.vote) == (self.state.hard_state.term, self.state.hard_state.vote)
+            });
+        let first_index = entries.first().map(|entry| entry.index);
+        let state_record = hard_state.map(Owned::state);
+        let records = entries.iter().map(entry_record).chain(state_record.iter().map(Owned::record));
+        self.write(records, first_index, !commit_only)?;
+        for entry in entries {
+            self.state.apply_entry(entry.term, entry.index);
+        }
+        if let Some(state) = hard_state {
+            // Checked above.
+            self.state.hard_state = *state;
+        }
+        if let Some(last) = entries.last() {
+            self.live.info.max_index = self.live.info.max_index.max(last.index);
+        }
+        Ok(())
+    }
+
+    /// Makes everything appended so far durable. A failure is final.
+    pub fn sync(&mut self) -> Result<(), WalError> {
+        self.attend()?;
+        let live = &mut self.live;
+        if live.synced == live.end {
+            return Ok(());
+        }
+        if let Err(source) = live.region.sync(live.synced..live.end) {
+            let path = self.dir.join(&live.info.name);
+            return Err(self.poison(WalError::io("sync the log segment", path, source)));
+        }
+        live.synced = live.end;
+        live.synced_checksum = live.checksum;
+        live.unsynced_matters = false;
+        self.leave_mark();
+        self.publish();
+        self.prepare_ahead();
+        Ok(())
+    }
+
+    /// Records that a durable snapshot file exists for this position; synced. To be called after the file and its directory
+    /// are synced, and before the hard state and entries that build on it.
+    ///
+    /// A snapshot that lies beyond the log, or contradicts it, was sent by the leader: it replaces the whole log (an
+    /// explicit reset). A snapshot holds committed entries only, so commit is raised to its index where it is lower.
+    pub fn save_snapshot(&mut self, metadata: &SnapshotMetadata) -> Result<(), WalError> {
+        self.attend()?;
+        let (index, term) = (metadata.index, metadata.term);
+        let detail = self.state.classify_snapshot(index, term).map_err(WalError::refused)?;
+        let snapshot = Owned::snapshot(metadata, detail);
+        let hard_state = state::raised(&self.state.hard_state, index, term);
+        let state_record = (hard_state != self.state.hard_state).then(|| Owned::state(&hard_state));
+        let records = std::iter::once(snapshot.record()).chain(state_record.iter().map(Owned::record));
+        let first_index = (detail == SNAPSHOT_RESET).then_some(index);
+        self.write(records, first_index, true)?;
+        self.state.apply_snapshot(detail, metadata.clone()).map_err(WalError::refused)?;
+        self.live.info.max_index = self.live.info.max_index.max(index);
+        self.sync()
+    }
+
+    /// Removes the oldest segments as far as everything in them is at or below both `index` and the newest recorded snapshot.
+    /// Returns how many; the files go in the background.
+    pub fn purge(&mut self, index: u64) -> Result<usize, WalError> {
+        self.attend()?;
+        let covered = self.state.snapshots.last().map_or(0, |snapshot| snapshot.index).min(index);
+        let mut paths = Vec::new();
+        while self.sealed.front().is_some_and(|oldest| oldest.max_index <= covered) {
+            paths.extend(self.sealed.pop_front().map(|oldest| self.dir.join(oldest.name)));
+        }
+        let count = paths.len();
+        if count > 0 {
+            let oldest = self.sealed.front().unwrap_or(&self.live.info);
+            self.state.drop_through(oldest.first_index.saturating_sub(1));
+            self.housekeeper.submit(Job::Remove { paths });
+        }
+        Ok(count)
+    }
+
+    /// The index of the last entry, or of the snapshot that stands in its place; 0 in an empty log.
+    pub fn last_index(&self) -> u64 {
+        self.state.last_index()
+    }
+
+    /// How many segment files the log has.
+    pub fn segment_count(&self) -> usize {
+        self.sealed.len() + 1
+    }
+
+    /// Takes in what the housekeeper has done; says so if the handle is of no use any more.
+    fn attend(&mut self) -> Result<(), WalError> {
+        if let Some(cause) = &self.poisoned {
+            return Err(WalError::Poisoned { cause: cause.clone() });
+        }
+        while let Some(report) = self.housekeeper.poll() {
+            self.note(report)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, report: Report) -> Result<(), WalError> {
+        match report {
+            Report::Prepared { path, result: Ok(region) } => self.next = Next::Ready { path, region },
+            Report::Prepared { path, result: Err(error) } => {
+                // Not needed yet. It is tried again when it is.
+                log::warn!(target: "wal", "cannot prepare the next log segment {}: {error}", path.display());
+                self.next = Next::None;
+            }
+            Report::Published { result: Ok(()), .. } | Report::Removed { result: Ok(()), .. } => {}
+            Report::Published { path, result: Err(source) } => {
+                return Err(self.poison(WalError::io("name the log segment", path, source)))
+            }
+            Report::Removed { path, result: Err(error) } => {
+                log::warn!(target: "wal", "cannot remove the old log segment {}: {error}", path.display());
+            }
+        }
+        Ok(())
+    }
+
+    fn poison(&mut self, error: WalError) -> WalError {
+        log::error!(target: "wal", "the log stops: {error}");
+        self.poisoned = Some(error.to_string());
+        error
+    }
+
+    /// Stores one batch, in the next segment if it does not fit into this one. Nothing has happened after an error.
+    fn write<'a>(
+        &mut self,
+        records: impl Iterator<Item = Record<'a>> + Clone,
+        first_index: Option<u64>,
+        matters: bool,
+    ) -> Result<(), WalError> {
+        let len_bytes = batch_bytes_of(records.clone())?;
+        let live = &mut self.live;
+        if live.end + len_bytes > live.region.len_bytes() {
+            let records: Vec<_> = records.collect();
+            return self.write_in_next(&records, first_index);
+        }
+        let end = live.end + len_bytes;
+        let placement =
+            Placement { seed: live.seed, offset: live.end, synced_before: live.synced as u64, previous: live.checksum };
+        let space = match live.region.slice_mut(live.end..end) {
+            Ok(space) => space,
+            Err(source) => return Err(cannot_store(self.dir.join(&live.info.name), len_bytes, source)),
+        };
+        live.checksum = format::write_batch(space, placement, records);
+        live.end = end;
+        live.unsynced_matters |= matters;
+        Ok(())
+    }
+
+    /// Begins the next segment with this batch.
+    fn write_in_next(&mut self, records: &[Record<'_>], first_index: Option<u64>) -> Result<(), WalError> {
+        if self.live.unsynced_matters || self.live.synced == 0 {
+            self.sync()?;
+        }
+        let live = &self.live;
+        let chain = Owned::chain(live.info.sequence, live.synced as u64, live.synced_checksum);
+        let head = head_records(&self.state, Some(chain));
+        let all: Vec<_> = head.iter().map(Owned::record).chain(records.iter().copied()).collect();
+        let need = SEGMENT_HEADER_BYTES + batch_bytes(&all)?;
+        let last = self.state.last_index();
+        let first_index = first_index.map_or(last + 1, |index| index.min(last + 1));
+        let sequence = live.info.sequence + 1;
+        let info = SegmentInfo {
+            name: format::prepared_name(sequence),
+            sequence,
+            first_index,
+            max_index: first_index.saturating_sub(1),
+        };
+        let (path, mut region) = self.take_next(sequence, need)?;
+        let (end, checksum) = match begin_segment(&mut *region, self.identity, &info, &all) {
+            Ok(begun) => begun,
+            Err(source) => {
+                self.next = Next::Ready { path: path.clone(), region };
+                return Err(cannot_store(path, need, source));
+            }
+        };
+        let seed = Seed::new(self.identity, sequence);
+        let old = std::mem::replace(&mut self.live, Live::new(region, info, seed, end, checksum, false));
+        let mark_at = Placement {
+            seed: old.seed,
+            offset: old.synced,
+            synced_before: old.synced as u64,
+            previous: old.synced_checksum,
+        };
+        if old.synced + BATCH_HEADER_BYTES <= old.region.len_bytes() {
+            let mark = format::mark(mark_at, FLAG_SEALED).to_vec();
+            self.live.left = Some(Seal { region: old.region, offset: old.synced, mark });
+        }
+        self.live.synced = 0;
+        self.live.unsynced_matters = true;
+        self.sealed.push_back(old.info);
+        Ok(())
+    }
+
+    /// The prepared segment, waited for or made now if need be.
+    fn take_next(&mut self, sequence: u64, need: usize) -> Result<(PathBuf, Box<dyn Region>), WalError> {
+        while matches!(self.next, Next::Asked) {
+            match self.housekeeper.wait() {
+                Some(report) => self.note(report)?,
+                None => {
+                    let error = std::io::Error::other("the housekeeper thread is gone");
+                    return Err(self.poison(WalError::io("prepare a segment in", self.dir.clone(), error)));
+                }
+            }
+        }
+        match std::mem::replace(&mut self.next, Next::None) {
+            Next::Ready { path, region } if region.len_bytes() >= need => return Ok((path, region)),
+            Next::Ready { path, region } => {
+                drop(region);
+                self.disk.remove(&path).map_err(|source| WalError::io("remove the prepared segment", &path, source))?;
+            }
+            Next::None | Next::Asked => {}
+        }
+        let path = self.dir.join(format::prepared_name(sequence));
+        let len_bytes = self.options.segment_bytes.max(need as u64);
+        let region = create_segment(&*self.disk, &self.dir, &path, len_bytes)?;
+        Ok((path, region))
+    }
+
+    /// Asks for the next segment when this one is half full.
+    fn prepare_ahead(&mut self) {
+        if matches!(self.next, Next::None) && self.live.end >= self.live.region.len_bytes() / 2 {
+            let path = self.dir.join(format::prepared_name(self.live.info.sequence + 1));
+            self.next = Next::Asked;
+            self.housekeeper.submit(Job::Prepare { path, len_bytes: self.options.segment_bytes });
+        }
+    }
+
+    /// The live segment's first batch is durable: it may have its final name.
+    fn publish(&mut self) {
+        if self.live.published {
+            return;
+        }
+        let info = &mut self.live.info;
+        let from = self.dir.join(&info.name);
+        info.name = format::segment_name(info.sequence, info.first_index);
+        let to = self.dir.join(&info.name);
+        self.live.published = true;
+        let seal = self.live.left.take();
+        self.housekeeper.submit(Job::Publish { from, to, seal });
+    }
+
+    /// Stores a mark behind what is durable, if nothing stands there.
+    fn leave_mark(&mut self) {
+        let live = &mut self.live;
+        if live.end != live.synced || live.end + BATCH_HEADER_BYTES > live.region.len_bytes() {
+            return;
+        }
+        let placement =
+            Placement { seed: live.seed, offset: live.end, synced_before: live.end as u64, previous: live.checksum };
+        // It is a help, not a promise: without it the log is as good as any other.
+        if let Ok(place) = live.region.slice_mut(live.end..live.end + BATCH_HEADER_BYTES) {
+            place.copy_from_slice(&format::mark(placement, 0));
+        }
+    }
+}
+
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wal")
+            .field("dir", &self.dir)
+            .field("live", &self.live.info.name)
+            .field("end", &self.live.end)
+            .field("synced", &self.live.synced)
+            .field("last_index", &self.state.last_index())
+            .field("poisoned", &self.poisoned)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Live {
+    fn new(region: Box<dyn Region>, info: SegmentInfo, seed: Seed, end: usize, checksum: u32, published: bool) -> Self {
+        Live {
+            region,
+            info,
+            seed,
+            end,
+            checksum,
+            synced: end,
+            synced_checksum: checksum,
+            unsynced_matters: false,
+            published,
+            left: None,
+        }
+    }
+}
+
+/// A record with a payload of its own.
+struct Owned {
+    kind: RecordKind,
+    detail: i32,
+    term: u64,
+    index: u64,
+    payload: Vec<u8>,
+}
+
+impl Owned {
+    fn state(state: &HardState) -> Self {
+        let payload = state.vote.to_le_bytes().to_vec();
+        Owned { kind: RecordKind::State, detail: 0, term: state.term, index: state.commit, payload }
+    }
+
+    fn snapshot(metadata: &SnapshotMetadata, detail: i32) -> Self {
+        let payload = metadata.conf_state.encode_to_vec();
+        Owned { kind: RecordKind::Snapshot, detail, term: metadata.term, index: metadata.index, payload }
+    }
+
+    fn chain(sequence: u64, end: u64, checksum: u32) -> Self {
+        let payload = u64::from(checksum).to_le_bytes().to_vec();
+        Owned { kind: RecordKind::Chain, detail: 0, term: sequence, index: end, payload }
+    }
+
+    fn record(&self) -> Record<'_> {
+        let Owned { kind, detail, term, index, payload } = self;
+        Record { kind: *kind, detail: *detail, term: *term, index: *index, payload }
+    }
+}
+
+fn entry_record(entry: &Entry) -> Record<'_> {
+    let Entry { entry_type, term, index, data } = entry;
+    Record { kind: RecordKind::Entry, detail: *entry_type, term: *term, index: *index, payload: data }
+}
+
+/// What every segment begins with, so that it can stand on its own.
+fn head_records(state: &LogState, chain: Option<Owned>) -> Vec<Owned> {
+    let metadata = state.metadata.clone().unwrap_or_default().to_vec();
+    let mut head: Vec<_> = chain.into_iter().collect();
+    head.push(Owned { kind: RecordKind::Metadata, detail: 0, term: 0, index: 0, payload: metadata });
+    head.push(Owned::state(&state.hard_state));
+    head.extend(state.snapshots.iter().map(|snapshot| Owned::snapshot(snapshot, SNAPSHOT_REPEATED)));
+    head
+}
+
+fn batch_bytes(records: &[Record<'_>]) -> Result<usize, WalError> {
+    batch_bytes_of(records.iter().copied())
+}
+
+fn batch_bytes_of<'a>(records: impl Iterator<Item = Record<'a>>) -> Result<usize, WalError> {
+    let mut total = BATCH_HEADER_BYTES;
+    for record in records {
+        total = total.saturating_add(format::record_bytes(record.payload.len().min(MAX_BATCH_BYTES)));
+        if total > MAX_BATCH_BYTES || record.payload.len() > MAX_BATCH_BYTES {
+            return Err(WalError::refused(format!(
+                "a batch of more than {MAX_BATCH_BYTES} bytes: save fewer entries at once"
+            )));
+        }
+    }
+    Ok(total)
+}
+
+/// Stores header and first batch; returns where the batch ends and its checksum.
+fn begin_segment(
+    region: &mut dyn Region,
+    identity: u64,
+    info: &SegmentInfo,
+    records: &[Record<'_>],
+) -> std::io::Result<(usize, u32)> {
+    let len_bytes: usize = records.iter().map(|record| format::record_bytes(record.payload.len())).sum();
+    let end = SEGMENT_HEADER_BYTES + BATCH_HEADER_BYTES + len_bytes;
+    let file_bytes = region.len_bytes() as u64;
+    let header = SegmentHeader { identity, sequence: info.sequence, first_index: info.first_index, file_bytes };
+    let (bytes, previous) = header.encode();
+    let (head, batch) = region.slice_mut(0..end)?.split_at_mut(SEGMENT_HEADER_BYTES);
+    let placement = Placement {
+        seed: Seed::new(identity, info.sequence),
+        offset: SEGMENT_HEADER_BYTES,
+        synced_before: 0,
+        previous,
+    };
+    let checksum = format::write_batch(batch, placement, records.iter().copied());
+    head.copy_from_slice(&bytes);
+    Ok((end, checksum))
+}
+
+fn create_segment(disk: &dyn Disk, dir: &Path, path: &Path, len_bytes: u64) -> Result<Box<dyn Region>, WalError> {
+    let region = housekeeper::allocate(disk, dir, path, len_bytes);
+    region.map_err(|source| match WalError::is_no_space(&source) {
+        true => WalError::NoSpace { path: path.into(), needed_bytes: len_bytes, source },
+        false => WalError::io("create the log segment", path, source),
+    })
+}
+
+fn cannot_store(path: PathBuf, len_bytes: usize, source: std::io::Error) -> WalError {
+    match WalError::is_no_space(&source) {
+        true => WalError::NoSpace { path, needed_bytes: len_bytes as u64, source },
+        false => WalError::io("store into the log segment", path, source),
+    }
+}
+
+fn start_housekeeper(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Housekeeper, WalError> {
+    Housekeeper::start(disk.clone(), dir.into()).map_err(|source| WalError::io("start a thread for", dir, source))
+}
+
+/// Every segment in the directory. The newest is settled first: a process that died may have left bytes in memory that
+/// the disk does not have.
+fn read_images(disk: &dyn Disk, dir: &Path) -> Result<Vec<Image>, WalError> {
+    let listed = disk.list(dir).map_err(|source| WalError::io("list the log directory", dir, source))?;
+    let mut names: Vec<_> = listed
+        .into_iter()
+        .map(|listed| listed.name)
+        .filter(|name| name.ends_with(".wal") || name.ends_with(".next"))
+        .collect();
+    names.sort();
+    let newest = names.iter().rfind(|name| name.ends_with(".wal")).cloned();
+    let mut images = Vec::with_capacity(names.len());
+    for name in names {
+        let path = dir.join(&name);
+        if Some(&name) == newest.as_ref() || name.ends_with(".next") {
+            disk.settle(&path).map_err(|source| WalError::io("sync the log segment", &path, source))?;
+        }
+        let bytes = disk.read(&path).map_err(|source| WalError::io("read the log segment", &path, source))?;
+        images.push(Image { name, bytes });
+    }
+    Ok(images)
+}
+
+/// What a set of segment files holds, without a disk: for tools and tests. `dir` is for messages only.
+pub fn recover_images(dir: &Path, images: &[Image]) -> Result<Recovered, WalError> {
+    let outcome = recovery::recover(dir, images)?;
+    Ok(Recovered {
+        fresh: outcome.live.is_none(),
+        metadata: outcome.replay.state.metadata.unwrap_or_default(),
+        snapshots: outcome.replay.state.snapshots,
+        hard_state: outcome.replay.state.hard_state,
+        first_index: outcome.replay.state.base.index.saturating_add(1),
+        entries: outcome.replay.entries,
+        torn: outcome.torn,
+    })
+}

@@ -1,0 +1,319 @@
+//! The real disk: memory-mapped segments on Linux.
+//!
+//! This is the only module of the workspace with `unsafe` in it. It makes two kinds of maps, and the argument why that is sound is
+//! the same for both: a map is undefined behaviour only if its bytes change behind the compiler's back. Three things
+//! could do that, and each is shut out:
+//!
+//! - *This process, through a second map of the same file.* Every map claims its file (device and inode) in a table of the
+//!   whole process: one writer or any number of readers, never both. Safe code cannot get a shared slice of a file that is
+//!   being stored into.
+//! - *This process or another, through `write` or `truncate`.* The log directory is locked exclusively before anything is
+//!   mapped, and no call of this module truncates or writes to a segment after it was created. A process that ignores the lock
+//!   and writes to the files of a running database is outside of what any program can defend against; a shortened
+//!   file would end in SIGBUS.
+//! - *The disk.* A page that cannot be read, or has no room behind it, is SIGBUS when it is touched. So it is not touched
+//!   first: whole files are populated by `madvise` when they are mapped for reading, and each range before it is stored
+//!   into; both answer with an error. Room is allocated by `fallocate` before a file gets its name, never left sparse.
+//!
+//! **Costs.** A small sync is cheap only while the page cache holds the segment in small pieces. `fallocate` leaves no
+//! page at all in the cache; filling with zeros, or reading the empty rest of a segment, does, in large folios, of which each
+//! sync then writes a whole one. That is why [`Disk::map`] drops clean cached pages first.
+//!
+//! What is left out: other systems than Linux, file systems without `fallocate` (an error at creation; never sparse).
+
+use std::collections::btree_map::{BTreeMap, Entry as Slot};
+use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use rustix::fs::{Advice as FileAdvice, FallocateFlags, FlockOperation};
+use rustix::io::Errno;
+
+use crate::disk::{Disk, Listed, Region, Sink};
+
+/// Files readable by their owner alone, as etcd's are.
+const FILE_MODE: u32 = 0o600;
+/// Ranges are populated in whole pages; larger pages than this only make it a little less exact.
+const PAGE_BYTES: usize = 4096;
+
+/// The operating system's files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsDisk;
+
+/// How often, and for what, a file is mapped by this process.
+enum Use {
+    Writer,
+    Readers(usize),
+}
+
+type FileKey = (u64, u64);
+
+/// Which files are mapped. A lock, not a thread of its own: it is taken when files are opened, never while storing.
+static MAPPED: Mutex<BTreeMap<FileKey, Use>> = Mutex::new(BTreeMap::new());
+
+/// One map's right to its file; given back when dropped. The map must be dropped before it.
+struct Claim(FileKey);
+
+impl Claim {
+    fn take(file: &File, writer: bool) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        let key = (metadata.dev(), metadata.ino());
+        let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+        match mapped.entry(key) {
+            Slot::Vacant(slot) => {
+                slot.insert(if writer { Use::Writer } else { Use::Readers(1) });
+            }
+            Slot::Occupied(mut slot) => match slot.get_mut() {
+                Use::Readers(count) if !writer => *count += 1,
+                _ => {
+                    return Err(io::Error::new(io::ErrorKind::ResourceBusy, "this process has the file mapped already"))
+                }
+            },
+        }
+        Ok(Claim(key))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+        match mapped.get_mut(&self.0) {
+            Some(Use::Readers(count)) if *count > 1 => *count -= 1,
+            _ => {
+                mapped.remove(&self.0);
+            }
+        }
+    }
+}
+
+/// A sealed file, mapped for reading; the owner behind the [`Bytes`] that recovery hands out.
+struct Reading {
+    // Before the claim: fields are dropped in this order.
+    map: Mmap,
+    _claim: Claim,
+}
+
+impl AsRef<[u8]> for Reading {
+    fn as_ref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// A segment, mapped for storing.
+struct Writing {
+    map: MmapMut,
+    file: File,
+    // The pages that can be stored into without asking the file system; a sync takes that away again.
+    ready: Range<usize>,
+    _claim: Claim,
+}
+
+#[allow(unsafe_code)]
+fn map_for_reading(file: &File) -> io::Result<Reading> {
+    let claim = Claim::take(file, false)?;
+    // SAFETY: the claim keeps this process from mapping the file for writing while the map lives, the directory lock keeps
+    // other nodes away, and nothing truncates or writes to a file that is mapped (see the module's essay).
+    let map = unsafe { MmapOptions::new().map(file)? };
+    Ok(Reading { map, _claim: claim })
+}
+
+#[allow(unsafe_code)]
+fn map_for_writing(file: File) -> io::Result<Writing> {
+    let claim = Claim::take(&file, true)?;
+    // SAFETY: the claim makes this the only map of the file in this process, the directory lock keeps other nodes away, and
+    // nothing truncates or writes to a file that is mapped (see the module's essay).
+    let map = unsafe { MmapOptions::new().map_mut(&file)? };
+    Ok(Writing { map, file, ready: 0..0, _claim: claim })
+}
+
+/// `EINVAL` of an old kernel (before 5.14) that cannot populate: then pages come in as they are touched.
+fn unless_unsupported(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        Err(error) if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) => {
+            Err(io::Error::other("the file system cannot provide the page (bad sector, or no space left)"))
+        }
+        other => other,
+    }
+}
+
+fn allocate(file: &File, len_bytes: u64) -> io::Result<()> {
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len_bytes) {
+            Err(Errno::INTR) => {}
+            Err(Errno::OPNOTSUPP) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "this file system cannot allocate space ahead (fallocate); use ext4, xfs, btrfs or tmpfs",
+                ))
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+fn sync_all_retrying(file: &File) -> io::Result<()> {
+    // EINTR is the one failure that says "nothing was tried".
+    loop {
+        match rustix::fs::fsync(file) {
+            Err(Errno::INTR) => {}
+            other => return Ok(other?),
+        }
+    }
+}
+
+impl Disk for OsDisk {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.create_dir(parent)?;
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+            other => other?,
+        }
+        self.sync_dir(parent)
+    }
+
+    fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send>> {
+        let handle = File::open(dir)?;
+        match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(other) => Err(other.into()),
+            Ok(()) => Ok(Box::new(handle)),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Listed>> {
+        let mut listed = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            // A name that is not UTF-8 is none of ours.
+            if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+                listed.push(Listed { name, len_bytes: metadata.len() });
+            }
+        }
+        Ok(listed)
+    }
+
+    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn Region>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
+        let region =
+            allocate(&file, len_bytes).and_then(|()| sync_all_retrying(&file)).and_then(|()| map_for_writing(file));
+        match region {
+            Ok(region) => Ok(Box::new(region)),
+            Err(error) => {
+                // Give the space back at once: it is what others on a full disk wait for.
+                let _ = fs::remove_file(path);
+                Err(error)
+            }
+        }
+    }
+
+    fn map(&self, path: &Path) -> io::Result<Box<dyn Region>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        // Only a hint, see "Costs" above.
+        let _ = rustix::fs::fadvise(&file, 0, None, FileAdvice::DontNeed);
+        Ok(Box::new(map_for_writing(file)?))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Bytes> {
+        let file = File::open(path)?;
+        if file.metadata()?.len() == 0 {
+            return Ok(Bytes::new());
+        }
+        let reading = map_for_reading(&file)?;
+        unless_unsupported(reading.map.advise(Advice::PopulateRead))?;
+        Ok(Bytes::from_owner(reading))
+    }
+
+    fn settle(&self, path: &Path) -> io::Result<()> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        sync_all_retrying(&file)?;
+        let _ = rustix::fs::fadvise(&file, 0, None, FileAdvice::DontNeed);
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        sync_all_retrying(&File::open(dir)?)
+    }
+
+    fn create_stream(&self, path: &Path) -> io::Result<Box<dyn Sink>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        Ok(Box::new(Stream(file)))
+    }
+
+    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn unique(&self) -> u64 {
+        // Keyed from the system's randomness, once per process and counted on from there.
+        RandomState::new().build_hasher().finish()
+    }
+}
+
+impl Region for Writing {
+    fn len_bytes(&self) -> usize {
+        self.map.len()
+    }
+
+    fn slice_mut(&mut self, range: Range<usize>) -> io::Result<&mut [u8]> {
+        if range.start > range.end || range.end > self.map.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if range.start < self.ready.start || range.end > self.ready.end {
+            unless_unsupported(self.map.advise_range(Advice::PopulateWrite, range.start, range.len()))?;
+            let start = range.start / PAGE_BYTES * PAGE_BYTES;
+            let end = range.end.next_multiple_of(PAGE_BYTES).min(self.map.len());
+            self.ready = if start == self.ready.end { self.ready.start..end } else { start..end };
+        }
+        Ok(&mut self.map[range])
+    }
+
+    fn sync(&mut self, _range: Range<usize>) -> io::Result<()> {
+        self.ready = 0..0;
+        // The whole file, which is no more than the range as far as the log uses it; measured to cost the same as msync.
+        loop {
+            match rustix::fs::fdatasync(&self.file) {
+                Err(Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+}
+
+/// A snapshot file on its way.
+struct Stream(File);
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for Stream {
+    fn sync(&mut self) -> io::Result<()> {
+        sync_all_retrying(&self.0)
+    }
+}

@@ -1,0 +1,789 @@
+//! Opening a log again: what is there, what it proves, and the one verdict that follows.
+//!
+//! Recovery reads every segment from its header on, batch by batch, as long as each next batch validates and fits the chain. Where that
+//! stops, the question is always the same: is this where the log ended, is it a batch that a crash left half written
+//! (never acknowledged, so it may go), or is it something acknowledged that is not readable any more (so nothing may go)?
+//! The facts that decide are put into an [`Observation`], and [`judge`] gives exactly one [`Verdict`] for each of the
+//! possible combinations; a test enumerates them all. Nothing else in the crate decides to cut, to drop or to refuse.
+//!
+//! The proofs, strongest first:
+//!
+//! 1. *A successor says where this segment ended.* The chain record of the next segment names offset and checksum; up to there
+//!    everything was durable before the next segment began.
+//! 2. *Something valid stands further on* and its header says that the place in question had been synced before. To find it,
+//!    every multiple of 8 behind the place is tried, whatever the bytes between say about their own length.
+//! 3. *The file has its final name.* It gets that name only after its first batch was synced.
+//! 4. *A valid batch that does not fit the chain.* No crash makes that: the batch before it was exchanged.
+//!
+//! None of these: what stands there was never acknowledged. It is cut, and [`Torn`] says so.
+//!
+//! What no format can tell: the *last* group of batches that a sync acknowledged, damaged before anything that proves it
+//! reached the disk (the next batch, or the mark that is stored after each sync and is written back within seconds, or at
+//! a clean stop). It looks like a crash in the middle of that sync.
+//!
+//! Everything here is a function of names and bytes; files are changed by [`crate::Wal`] afterwards.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::error::WalError;
+use crate::format::{
+    self, BatchHeader, HeaderFault, RecordKind, RecordView, Seed, SegmentHeader, BATCH_HEADER_BYTES, BATCH_MAGIC,
+    FLAG_SEALED, FORMAT_VERSION, SEGMENT_HEADER_BYTES,
+};
+use crate::state::{Read, Replay};
+use crate::Torn;
+
+/// How the file is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Name {
+    /// `.wal`: its first batch was synced.
+    Published,
+    /// `.next`: prepared, perhaps begun.
+    Prepared,
+}
+
+/// What the segment header turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Head {
+    /// Valid and in the right place.
+    Sound,
+    /// Zeros.
+    Blank,
+    /// Neither.
+    Broken,
+    /// Valid, of another format version.
+    OtherVersion,
+    /// Valid, but of another file: name, length or identity differ.
+    Misplaced,
+}
+
+/// Whether a later segment vouches for this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    /// The next segment has begun and says where this one ends.
+    Sealed,
+    /// There is no next segment, or none that has begun.
+    Last,
+}
+
+/// Where the walk from batch to batch came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Stop {
+    /// Exactly where, and with the checksum that, the next segment says.
+    AtSeal,
+    /// At zeros, or at the end of the file.
+    Blank,
+    /// At a mark.
+    Mark,
+    /// At a mark that says there is a next segment.
+    SealMark,
+    /// At bytes that are no valid batch.
+    Broken,
+    /// At a valid batch that does not follow the one before it.
+    Unchained,
+    /// In a valid batch whose records contradict the log or are of unknown kind.
+    Nonsense,
+}
+
+/// What stands behind the place where the walk stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Ahead {
+    /// Zeros only.
+    Nothing,
+    /// Bytes that prove nothing.
+    Debris,
+    /// A valid batch header which says that the place had been synced.
+    Proof,
+}
+
+/// Everything that bears on the verdict about one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Observation {
+    pub(crate) name: Name,
+    pub(crate) head: Head,
+    pub(crate) role: Role,
+    /// Whether not even the first batch could be read.
+    pub(crate) at_first_batch: bool,
+    pub(crate) stop: Stop,
+    pub(crate) ahead: Ahead,
+    /// Whether what was read still reaches the hard state's commit and the newest recorded snapshot.
+    pub(crate) reaches_commit: bool,
+}
+
+/// What to do with a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Verdict {
+    /// Whole; goes on in the next one.
+    Sealed,
+    /// Whole; the log goes on here.
+    Live,
+    /// What follows the place was never acknowledged: zero it, go on here.
+    CutTail,
+    /// Never acknowledged at all: remove the file.
+    Discard,
+    /// Leave everything as it is and say why.
+    Refuse(Reason),
+}
+
+/// Why a log is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    OtherVersion,
+    Misplaced,
+    HeaderDamaged,
+    FirstBatchDamaged,
+    SealedDamaged,
+    AcknowledgedDamaged,
+    Unchained,
+    Nonsense,
+    NextSegmentMissing,
+    CommitOutOfReach,
+    /// The observation contradicts itself. Cannot come about; refused all the same.
+    Impossible,
+}
+
+/// The table. Total: the compiler checks that every combination is matched, a test that each verdict is right.
+pub(crate) fn judge(seen: &Observation) -> Verdict {
+    use Verdict::{CutTail, Discard, Live, Refuse};
+    match (seen.head, seen.name) {
+        (Head::OtherVersion, _) => Refuse(Reason::OtherVersion),
+        (Head::Misplaced, Name::Published) => Refuse(Reason::Misplaced),
+        (Head::Blank | Head::Broken, Name::Published) => Refuse(Reason::HeaderDamaged),
+        (Head::Blank | Head::Broken | Head::Misplaced, Name::Prepared) => match (seen.role, seen.ahead) {
+            (Role::Sealed, _) | (_, Ahead::Proof) => Refuse(Reason::HeaderDamaged),
+            (Role::Last, Ahead::Nothing | Ahead::Debris) => Discard,
+        },
+        (Head::Sound, name) => match (seen.role, seen.stop) {
+            (Role::Sealed, Stop::AtSeal) if !seen.at_first_batch => Verdict::Sealed,
+            (Role::Sealed, _) => Refuse(Reason::SealedDamaged),
+            (Role::Last, Stop::AtSeal) => Refuse(Reason::Impossible),
+            (Role::Last, Stop::Unchained) => Refuse(Reason::Unchained),
+            (Role::Last, Stop::Nonsense) => Refuse(Reason::Nonsense),
+            (Role::Last, Stop::SealMark) => Refuse(Reason::NextSegmentMissing),
+            (Role::Last, Stop::Blank | Stop::Mark | Stop::Broken) => match (seen.ahead, seen.at_first_batch, name) {
+                (Ahead::Proof, _, _) => Refuse(Reason::AcknowledgedDamaged),
+                (_, true, Name::Published) => Refuse(Reason::FirstBatchDamaged),
+                (_, true, Name::Prepared) => Discard,
+                (_, false, _) if !seen.reaches_commit => Refuse(Reason::CommitOutOfReach),
+                (Ahead::Nothing, false, _) if seen.stop != Stop::Broken => Live,
+                (Ahead::Nothing | Ahead::Debris, false, _) => CutTail,
+            },
+        },
+    }
+}
+
+/// A file of the log directory.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its name, without the directory.
+    pub name: String,
+    /// All of its bytes.
+    pub bytes: Bytes,
+}
+
+/// A segment that belongs to the log.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentInfo {
+    pub(crate) name: String,
+    pub(crate) sequence: u64,
+    pub(crate) first_index: u64,
+    /// The highest index of anything in it; it may be purged once a snapshot covers this.
+    pub(crate) max_index: u64,
+}
+
+/// Where the log goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LiveEnd {
+    pub(crate) seed: Seed,
+    /// Behind the last batch.
+    pub(crate) offset: usize,
+    /// The checksum that the next batch repeats.
+    pub(crate) checksum: u32,
+    /// Bytes in `offset..debris_end` must be zeroed before anything is appended.
+    pub(crate) debris_end: usize,
+}
+
+/// What a directory holds.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) identity: u64,
+    pub(crate) replay: Replay,
+    /// Oldest first; the last one is live. Empty: a new log.
+    pub(crate) segments: Vec<SegmentInfo>,
+    pub(crate) live: Option<LiveEnd>,
+    /// Prepared files that were never acknowledged.
+    pub(crate) discard: Vec<String>,
+    pub(crate) torn: Option<Torn>,
+}
+
+/// How far one segment could be read.
+struct Walk {
+    offset: usize,
+    checksum: u32,
+    stop: Stop,
+    /// For `Nonsense`: what is wrong, at `offset`.
+    detail: String,
+    max_index: u64,
+}
+
+/// A segment that has a sound header.
+struct Sound<'a> {
+    image: &'a Image,
+    name: Name,
+    header: SegmentHeader,
+    checksum: u32,
+    seed: Seed,
+}
+
+/// What a segment's first record says about the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Chain {
+    sequence: u64,
+    end: u64,
+    checksum: u32,
+}
+
+/// Reads a whole log. `dir` is for messages only.
+pub(crate) fn recover(dir: &Path, images: &[Image]) -> Result<Outcome, WalError> {
+    let (published, mut prepared) = sort_by_name(dir, images)?;
+    let mut outcome = Outcome {
+        identity: 0,
+        replay: Replay::new(0),
+        segments: Vec::new(),
+        live: None,
+        discard: Vec::new(),
+        torn: None,
+    };
+    if published.is_empty() {
+        // Creation gives the first segment its final name before it reports success.
+        if let Some((sequence, image)) = prepared.iter().find(|(sequence, _)| *sequence > 0) {
+            let what = format!("{} is there, but no segment before {sequence}", image.name);
+            return Err(WalError::Missing { dir: dir.into(), what });
+        }
+        outcome.discard = prepared.iter().map(|(_, image)| image.name.clone()).collect();
+        return Ok(outcome);
+    }
+    let mut sound = Vec::new();
+    for (sequence, first_index, image) in &published {
+        let expected = (*sequence, Some(*first_index), sound.first().map(|first: &Sound<'_>| first.header.identity));
+        match read_head(image, Name::Published, expected) {
+            Ok(segment) => sound.push(segment),
+            Err(head) => return Err(refuse_head(dir, image, head, Name::Published, Ahead::Nothing)),
+        }
+    }
+    let (identity, last) = sound.last().map_or((0, 0), |last| (last.header.identity, last.header.sequence));
+    outcome.identity = identity;
+    prepared.sort_by_key(|(sequence, _)| *sequence);
+    for (sequence, image) in prepared {
+        if sequence > last.saturating_add(1) {
+            let what = format!("{} is there, but segment {} is not", image.name, sequence - 1);
+            return Err(WalError::Missing { dir: dir.into(), what });
+        }
+        let begun = if sequence <= last { None } else { adopt(dir, image, sequence, identity, &mut outcome.torn)? };
+        match begun {
+            Some(segment) => sound.push(segment),
+            None => outcome.discard.push(image.name.clone()),
+        }
+    }
+    read_segments(dir, &sound, &mut outcome)?;
+    Ok(outcome)
+}
+
+type Published<'a> = Vec<(u64, u64, &'a Image)>;
+type Prepared<'a> = Vec<(u64, &'a Image)>;
+
+/// Published segments in order and without gaps, and the prepared ones.
+fn sort_by_name<'a>(dir: &Path, images: &'a [Image]) -> Result<(Published<'a>, Prepared<'a>), WalError> {
+    let (mut published, mut prepared) = (Vec::new(), Vec::new());
+    for image in images {
+        if let Some((sequence, first_index)) = format::parse_segment_name(&image.name) {
+            published.push((sequence, first_index, image));
+        } else if let Some(sequence) = format::parse_prepared_name(&image.name) {
+            prepared.push((sequence, image));
+        } else if image.name.ends_with(".wal") {
+            let what = "its name is not that of a segment (sequence-index.wal, 16 hexadecimal digits each)".into();
+            return Err(WalError::Damaged { file: dir.join(&image.name), offset: 0, what });
+        }
+    }
+    published.sort_by_key(|(sequence, ..)| *sequence);
+    for (before, after) in published.iter().zip(published.iter().skip(1)) {
+        if before.0.checked_add(1) != Some(after.0) {
+            let what = format!("{} is followed by {}", before.2.name, after.2.name);
+            return Err(WalError::Missing { dir: dir.into(), what });
+        }
+    }
+    Ok((published, prepared))
+}
+
+/// Sequence, first index if the name has it, identity if it is known.
+type Expected = (u64, Option<u64>, Option<u64>);
+
+fn read_head(image: &Image, name: Name, expected: Expected) -> Result<Sound<'_>, (Head, u32)> {
+    let (header, checksum) = SegmentHeader::decode(&image.bytes).map_err(|fault| match fault {
+        HeaderFault::Blank => (Head::Blank, 0),
+        HeaderFault::Broken => (Head::Broken, 0),
+        HeaderFault::OtherVersion(version) => (Head::OtherVersion, version),
+    })?;
+    let (sequence, first_index, identity) = expected;
+    let in_place = header.sequence == sequence
+        && first_index.is_none_or(|index| index == header.first_index)
+        && identity.is_none_or(|identity| identity == header.identity)
+        && header.file_bytes == image.bytes.len() as u64
+        && header.first_index > 0;
+    if !in_place {
+        return Err((Head::Misplaced, 0));
+    }
+    Ok(Sound { image, name, header, checksum, seed: Seed::new(header.identity, header.sequence) })
+}
+
+fn refuse_head(dir: &Path, image: &Image, (head, version): (Head, u32), name: Name, ahead: Ahead) -> WalError {
+    let seen = Observation {
+        name,
+        head,
+        role: Role::Last,
+        at_first_batch: true,
+        stop: Stop::Broken,
+        ahead,
+        reaches_commit: true,
+    };
+    let reason = match judge(&seen) {
+        Verdict::Refuse(reason) => reason,
+        _ => Reason::Impossible,
+    };
+    refusal(dir, image, reason, 0, &version.to_string())
+}
+
+/// A prepared segment that has begun joins the log; one that has not (`None`) may be removed.
+fn adopt<'a>(
+    dir: &Path,
+    image: &'a Image,
+    sequence: u64,
+    identity: u64,
+    torn: &mut Option<Torn>,
+) -> Result<Option<Sound<'a>>, WalError> {
+    let seed = Seed::new(identity, sequence);
+    let (head, at) = match read_head(image, Name::Prepared, (sequence, None, Some(identity))) {
+        Ok(segment) => {
+            let first = BatchHeader::decode(&image.bytes, SEGMENT_HEADER_BYTES, seed);
+            let mut records = Vec::new();
+            match first.map(|first| (first, format::read_records(&image.bytes, &first, seed, &mut records))) {
+                // Whether it makes sense is found out when it is read in its turn.
+                Some((first, Ok(true) | Err(_))) if !first.is_mark() => return Ok(Some(segment)),
+                _ => ((Head::Sound, 0), SEGMENT_HEADER_BYTES),
+            }
+        }
+        Err(fault) => (fault, 0),
+    };
+    let (ahead, debris_end) = look_ahead(&image.bytes, at, seed);
+    let seen = Observation {
+        name: Name::Prepared,
+        head: head.0,
+        role: Role::Last,
+        at_first_batch: true,
+        stop: Stop::Broken,
+        ahead,
+        reaches_commit: true,
+    };
+    match judge(&seen) {
+        Verdict::Discard => {
+            if debris_end > 0 {
+                *torn = Some(Torn { file: dir.join(&image.name), offset: 0, len_bytes: debris_end as u64 });
+            }
+            Ok(None)
+        }
+        Verdict::Refuse(reason) => Err(refusal(dir, image, reason, at, &head.1.to_string())),
+        Verdict::Live | Verdict::CutTail | Verdict::Sealed => Err(refusal(dir, image, Reason::Impossible, at, "")),
+    }
+}
+
+fn read_segments(dir: &Path, sound: &[Sound<'_>], outcome: &mut Outcome) -> Result<(), WalError> {
+    let mut records = Vec::new();
+    let first_index = sound.first().map_or(1, |segment| segment.header.first_index);
+    outcome.replay = Replay::new(first_index - 1);
+    let mut before: Option<(u64, usize, u32)> = None;
+    for (position, segment) in sound.iter().enumerate() {
+        let successor = match sound.get(position + 1) {
+            Some(next) => Some(first_chain(next, &mut records).ok_or_else(|| {
+                refusal(
+                    dir,
+                    next.image,
+                    Reason::FirstBatchDamaged,
+                    SEGMENT_HEADER_BYTES,
+                    "it does not begin with a chain record",
+                )
+            })?),
+            None => None,
+        };
+        let walk = walk(segment, successor, before, &mut outcome.replay, &mut records);
+        let (ahead, debris_end) = match successor {
+            // The successor settles it; and a sealed segment may hold unsynced leftovers behind its end.
+            Some(_) => (Ahead::Nothing, walk.offset),
+            None => look_ahead(&segment.image.bytes, walk.offset, segment.seed),
+        };
+        let state = &outcome.replay.state;
+        let newest = state.snapshots.last().map_or(0, |snapshot| snapshot.index);
+        let seen = Observation {
+            name: segment.name,
+            head: Head::Sound,
+            role: if successor.is_some() { Role::Sealed } else { Role::Last },
+            at_first_batch: walk.offset == SEGMENT_HEADER_BYTES,
+            stop: walk.stop,
+            ahead,
+            reaches_commit: state.last_index() >= state.hard_state.commit.max(newest),
+        };
+        match judge(&seen) {
+            Verdict::Sealed => {}
+            verdict @ (Verdict::Live | Verdict::CutTail) => {
+                if verdict == Verdict::CutTail {
+                    let len_bytes = (debris_end - walk.offset) as u64;
+                    let file = dir.join(&segment.image.name);
+                    outcome.torn = Some(Torn { file, offset: walk.offset as u64, len_bytes });
+                }
+                outcome.live =
+                    Some(LiveEnd { seed: segment.seed, offset: walk.offset, checksum: walk.checksum, debris_end });
+            }
+            Verdict::Refuse(reason) => return Err(refusal(dir, segment.image, reason, walk.offset, &walk.detail)),
+            Verdict::Discard => return Err(refusal(dir, segment.image, Reason::Impossible, walk.offset, "")),
+        }
+        outcome.segments.push(SegmentInfo {
+            name: segment.image.name.clone(),
+            sequence: segment.header.sequence,
+            first_index: segment.header.first_index,
+            max_index: walk.max_index,
+        });
+        before = Some((segment.header.sequence, walk.offset, walk.checksum));
+    }
+    let state = &mut outcome.replay.state;
+    let base = state.base.index;
+    state.snapshots.retain(|snapshot| snapshot.index >= base);
+    if !state.is_anchored() {
+        let what = format!(
+            "it begins with entry {}, and no recorded snapshot covers what came before",
+            base.saturating_add(1)
+        );
+        return Err(WalError::Missing { dir: dir.into(), what });
+    }
+    Ok(())
+}
+
+/// The chain record with which a segment begins.
+fn first_chain(segment: &Sound<'_>, records: &mut Vec<RecordView>) -> Option<Chain> {
+    let bytes = &segment.image.bytes;
+    let header = BatchHeader::decode(bytes, SEGMENT_HEADER_BYTES, segment.seed)?;
+    if !matches!(format::read_records(bytes, &header, segment.seed, records), Ok(true)) {
+        return None;
+    }
+    records.first().and_then(|record| parse_chain(bytes, record))
+}
+
+fn parse_chain(bytes: &[u8], record: &RecordView) -> Option<Chain> {
+    if record.kind != RecordKind::Chain || record.payload.len() != 8 {
+        return None;
+    }
+    let checksum = format::get_u32(bytes, record.payload.start);
+    Some(Chain { sequence: record.term, end: record.index, checksum })
+}
+
+/// Reads batch after batch into `replay`.
+fn walk(
+    segment: &Sound<'_>,
+    successor: Option<Chain>,
+    before: Option<(u64, usize, u32)>,
+    replay: &mut Replay,
+    records: &mut Vec<RecordView>,
+) -> Walk {
+    let bytes = &segment.image.bytes;
+    let mut at = Walk {
+        offset: SEGMENT_HEADER_BYTES,
+        checksum: segment.checksum,
+        stop: Stop::Broken,
+        detail: String::new(),
+        max_index: segment.header.first_index - 1,
+    };
+    loop {
+        if let Some(chain) = successor {
+            if at.offset as u64 >= chain.end {
+                let met = at.offset as u64 == chain.end
+                    && at.checksum == chain.checksum
+                    && chain.sequence == segment.header.sequence;
+                at.stop = if met { Stop::AtSeal } else { Stop::Unchained };
+                return at;
+            }
+        }
+        let Some(header) = BatchHeader::decode(bytes, at.offset, segment.seed) else {
+            let rest = bytes.get(at.offset..).unwrap_or_default();
+            let here = &rest[..rest.len().min(BATCH_HEADER_BYTES)];
+            at.stop = if format::is_zero(here) { Stop::Blank } else { Stop::Broken };
+            return at;
+        };
+        match format::read_records(bytes, &header, segment.seed, records) {
+            Ok(true) => {}
+            Ok(false) => {
+                at.stop = Stop::Broken;
+                return at;
+            }
+            Err(offset) => {
+                at.stop = Stop::Nonsense;
+                at.detail = format!("the record at {offset} is of a kind that this version does not know");
+                return at;
+            }
+        }
+        if header.previous != at.checksum {
+            at.stop = Stop::Unchained;
+            return at;
+        }
+        if header.is_mark() {
+            at.stop = if header.flags & FLAG_SEALED != 0 { Stop::SealMark } else { Stop::Mark };
+            return at;
+        }
+        let place = (at.offset == SEGMENT_HEADER_BYTES, successor.is_some());
+        if let Err(what) = take_batch(segment, &header, place, before, records, replay, &mut at.max_index) {
+            at.stop = Stop::Nonsense;
+            at.detail = what;
+            return at;
+        }
+        // `end` was checked by `read_records`.
+        at.offset = header.end(bytes.len()).unwrap_or(bytes.len());
+        at.checksum = header.checksum;
+    }
+}
+
+fn take_batch(
+    segment: &Sound<'_>,
+    header: &BatchHeader,
+    (first, sealed): (bool, bool),
+    before: Option<(u64, usize, u32)>,
+    records: &[RecordView],
+    replay: &mut Replay,
+    max_index: &mut u64,
+) -> Result<(), String> {
+    if header.synced_before > header.offset as u64 || header.flags != 0 {
+        return Err("a batch header that claims more than was possible".into());
+    }
+    let bytes = &segment.image.bytes;
+    if first {
+        let chain = records.first().and_then(|record| parse_chain(bytes, record));
+        match (chain, before) {
+            (None, None) if segment.header.sequence == 0 => {}
+            (Some(chain), None) if chain.sequence.checked_add(1) == Some(segment.header.sequence) => {}
+            (Some(chain), Some((sequence, end, checksum)))
+                if chain == Chain { sequence, end: end as u64, checksum } => {}
+            _ => return Err("the segment does not say which one it follows".into()),
+        }
+    }
+    for (position, record) in records.iter().enumerate() {
+        if record.kind == RecordKind::Chain && !(first && position == 0) {
+            return Err(format!("a chain record at {} that does not begin the segment", record.offset));
+        }
+        if matches!(record.kind, RecordKind::Entry | RecordKind::Snapshot) {
+            *max_index = (*max_index).max(record.index);
+        }
+        let payload = match sealed {
+            true => bytes.slice(record.payload.clone()),
+            // The live segment is going to be stored into: nothing may point there.
+            false => Bytes::copy_from_slice(&bytes[record.payload.clone()]),
+        };
+        let (kind, detail, term, index) = (record.kind, record.detail, record.term, record.index);
+        replay
+            .apply(Read { kind, detail, term, index, payload })
+            .map_err(|what| format!("the {} record at {} cannot follow: {what}", kind.name(), record.offset))?;
+    }
+    Ok(())
+}
+
+/// What stands behind `from`, and where the last byte that is not zero ends.
+fn look_ahead(bytes: &[u8], from: usize, seed: Seed) -> (Ahead, usize) {
+    let rest = bytes.get(from..).unwrap_or_default();
+    let used = rest.len() - trailing_zeros(rest);
+    let end = from + used;
+    // What stands at `from` itself was looked at already, and a mark there is no debris.
+    let own = match BatchHeader::decode(bytes, from, seed) {
+        Some(header) if header.is_mark() && header.synced_before == from as u64 => BATCH_HEADER_BYTES,
+        _ => 0,
+    };
+    if used <= own {
+        return (Ahead::Nothing, end);
+    }
+    let mut offset = from + format::ALIGNMENT_BYTES;
+    while offset + BATCH_HEADER_BYTES <= bytes.len() && offset < end {
+        if bytes[offset..offset + 4] == BATCH_MAGIC {
+            if let Some(header) = BatchHeader::decode(bytes, offset, seed) {
+                if header.synced_before > from as u64 && header.synced_before <= offset as u64 {
+                    return (Ahead::Proof, end);
+                }
+            }
+        }
+        offset += format::ALIGNMENT_BYTES;
+    }
+    (Ahead::Debris, end)
+}
+
+fn trailing_zeros(bytes: &[u8]) -> usize {
+    const BLOCK_BYTES: usize = 4096;
+    let mut end = bytes.len();
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK_BYTES);
+        if !format::is_zero(&bytes[start..end]) {
+            let used = bytes[start..end].iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+            return bytes.len() - start - used;
+        }
+        end = start;
+    }
+    bytes.len()
+}
+
+fn refusal(dir: &Path, image: &Image, reason: Reason, offset: usize, detail: &str) -> WalError {
+    let file = dir.join(&image.name);
+    let what = match reason {
+        Reason::OtherVersion => {
+            return WalError::OtherVersion { file, found: detail.parse().unwrap_or(0), known: FORMAT_VERSION }
+        }
+        Reason::NextSegmentMissing => {
+            let what =
+                format!("{} says at offset {offset} that another segment follows it, and there is none", image.name);
+            return WalError::Missing { dir: dir.into(), what };
+        }
+        Reason::Misplaced => "its header is that of another file (name, length or log differ)".into(),
+        Reason::HeaderDamaged => "its header cannot be read".into(),
+        Reason::FirstBatchDamaged => join("its first batch, which had been synced, cannot be read", detail),
+        Reason::SealedDamaged => {
+            join("it was complete when the next segment began, but cannot be read beyond here", detail)
+        }
+        Reason::AcknowledgedDamaged => {
+            "what stands here cannot be read, and a later batch proves that it had been synced".into()
+        }
+        Reason::Unchained => "the batch here does not follow the one before it, which must have been exchanged".into(),
+        Reason::Nonsense => detail.to_owned(),
+        Reason::CommitOutOfReach => "the log ends here, before what it says is committed".into(),
+        Reason::Impossible => "its state contradicts itself".into(),
+    };
+    WalError::Damaged { file, offset: offset as u64, what }
+}
+
+fn join(what: &str, detail: &str) -> String {
+    if detail.is_empty() {
+        what.to_owned()
+    } else {
+        format!("{what} ({detail})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_observation() -> Vec<Observation> {
+        let mut all = Vec::new();
+        for name in [Name::Published, Name::Prepared] {
+            for head in [Head::Sound, Head::Blank, Head::Broken, Head::OtherVersion, Head::Misplaced] {
+                for role in [Role::Sealed, Role::Last] {
+                    for at_first_batch in [false, true] {
+                        for stop in [
+                            Stop::AtSeal,
+                            Stop::Blank,
+                            Stop::Mark,
+                            Stop::SealMark,
+                            Stop::Broken,
+                            Stop::Unchained,
+                            Stop::Nonsense,
+                        ] {
+                            for ahead in [Ahead::Nothing, Ahead::Debris, Ahead::Proof] {
+                                for reaches_commit in [false, true] {
+                                    all.push(Observation {
+                                        name,
+                                        head,
+                                        role,
+                                        at_first_batch,
+                                        stop,
+                                        ahead,
+                                        reaches_commit,
+                                    });
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// The proofs of the module's essay, said independently of the table: something that had been acknowledged is not
+    /// readable, or the files contradict each other.
+    fn is_proven_damage(seen: &Observation) -> bool {
+        let readable = seen.head == Head::Sound;
+        let successor_says_more =
+            seen.role == Role::Sealed && (!readable || seen.stop != Stop::AtSeal || seen.at_first_batch);
+        let later_header_says_more = seen.role == Role::Last && seen.ahead == Proof && seen.head != Head::OtherVersion;
+        let final_name_says_more =
+            seen.name == Name::Published && (!readable || (seen.role == Role::Last && seen.at_first_batch));
+        let contradiction = readable
+            && seen.role == Role::Last
+            && matches!(seen.stop, Stop::Unchained | Stop::Nonsense | Stop::SealMark | Stop::AtSeal);
+        successor_says_more || later_header_says_more || final_name_says_more || contradiction
+    }
+    use Ahead::Proof;
+
+    #[test]
+    fn each_of_all_combinations_has_the_one_verdict_that_its_proofs_allow() {
+        let all = every_observation();
+        assert_eq!(all.len(), 2 * 5 * 2 * 2 * 7 * 3 * 2);
+        let mut counts = std::collections::BTreeMap::new();
+        for seen in &all {
+            let verdict = judge(seen);
+            let refused = matches!(verdict, Verdict::Refuse(_));
+            let other_version = seen.head == Head::OtherVersion;
+            let would_cut_commit =
+                seen.head == Head::Sound && seen.role == Role::Last && !seen.at_first_batch && !seen.reaches_commit;
+            assert_eq!(refused, is_proven_damage(seen) || other_version || would_cut_commit, "{seen:?}: {verdict:?}");
+            match verdict {
+                Verdict::Sealed => assert!(seen.role == Role::Sealed && seen.stop == Stop::AtSeal, "{seen:?}"),
+                Verdict::Live => assert!(
+                    seen.head == Head::Sound && seen.ahead == Ahead::Nothing && seen.stop != Stop::Broken,
+                    "{seen:?}"
+                ),
+                Verdict::CutTail => assert!(
+                    seen.head == Head::Sound && (seen.ahead == Ahead::Debris || seen.stop == Stop::Broken),
+                    "{seen:?}"
+                ),
+                Verdict::Discard => assert!(seen.name == Name::Prepared && seen.role == Role::Last, "{seen:?}"),
+                Verdict::Refuse(_) => {}
+            }
+            let kind = format!("{verdict:?}");
+            *counts.entry(kind.split('(').next().unwrap_or_default().to_owned()).or_insert(0) += 1;
+        }
+        println!("verdicts over {} combinations: {counts:?}", all.len());
+        assert!(counts.len() == 5, "every verdict is reachable: {counts:?}");
+    }
+
+    #[test]
+    fn looking_ahead_finds_proof_whatever_lies_between() {
+        let seed = Seed::new(1, 2);
+        let mut bytes = vec![0_u8; 4096];
+        assert_eq!(look_ahead(&bytes, 64, seed), (Ahead::Nothing, 64));
+        bytes[1000..1500].fill(0xAB);
+        assert_eq!(look_ahead(&bytes, 64, seed), (Ahead::Debris, 1500));
+        let put = |bytes: &mut [u8], offset, synced_before| {
+            let placement = format::Placement { seed, offset, synced_before, previous: 9 };
+            bytes[offset..offset + BATCH_HEADER_BYTES].copy_from_slice(&format::mark(placement, 0));
+        };
+        put(&mut bytes, 2000, 64);
+        assert_eq!(look_ahead(&bytes, 64, seed).0, Ahead::Debris, "it claims only what lies before the place");
+        put(&mut bytes, 2400, 72);
+        assert_eq!(look_ahead(&bytes, 64, seed).0, Ahead::Proof);
+        assert_eq!(look_ahead(&bytes, 64, Seed::new(1, 3)).0, Ahead::Debris, "of another segment");
+    }
+
+    #[test]
+    fn a_mark_is_no_debris_at_its_own_place() {
+        let seed = Seed::new(1, 2);
+        let mut bytes = vec![0_u8; 4096];
+        let placement = format::Placement { seed, offset: 64, synced_before: 64, previous: 9 };
+        bytes[64..104].copy_from_slice(&format::mark(placement, 0));
+        assert_eq!(look_ahead(&bytes, 64, seed).0, Ahead::Nothing);
+        bytes[200] = 1;
+        assert_eq!(look_ahead(&bytes, 64, seed), (Ahead::Debris, 201));
+    }
+}

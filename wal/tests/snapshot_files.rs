@@ -1,0 +1,143 @@
+//! Snapshot files through their public face, on real files.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use bytes::Bytes;
+use raft_core::pb::{ConfState, Snapshot, SnapshotMetadata};
+use wal::snapshot::CHUNK_BYTES;
+use wal::SnapshotDir;
+
+fn metadata(index: u64) -> SnapshotMetadata {
+    SnapshotMetadata { conf_state: ConfState { voters: vec![1, 2, 9], ..ConfState::default() }, index, term: 3 }
+}
+
+fn snapshot(index: u64, bytes: usize) -> Snapshot {
+    let data: Vec<u8> = (0..bytes).map(|at| (at as u64 * 31 + index) as u8).collect();
+    Snapshot { data: Bytes::from(data), metadata: metadata(index) }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_snapshot_of_any_size_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    for (number, bytes) in
+        [0, 1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES].into_iter().enumerate()
+    {
+        let index = number as u64 + 1;
+        let saved = snapshot(index, bytes);
+        let path = snapshots.save(&saved).unwrap();
+        assert_eq!(path.file_name().unwrap().to_str().unwrap(), format!("{:016x}-{index:016x}.snap", 3));
+        assert!(snapshots.load_newest(&[metadata(index)]).unwrap() == Some(saved), "{bytes} bytes");
+    }
+}
+
+#[test]
+fn data_streams_in_and_out_in_pieces_of_any_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    let data = snapshot(7, 2 * CHUNK_BYTES + 12_345).data;
+    let mut writer = snapshots.writer(&metadata(7)).unwrap();
+    let mut rest = &data[..];
+    for size in [1, 0, 70_000, CHUNK_BYTES - 3, CHUNK_BYTES + 5, 11].into_iter().cycle() {
+        let (now, later) = rest.split_at(rest.len().min(size));
+        writer.write_all(now).unwrap();
+        rest = later;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    assert!(names(dir.path())[0].ends_with(".snap.tmp"), "not visible before it is complete");
+    writer.finish().unwrap();
+    let mut reader = snapshots.open_newest(&[metadata(7)]).unwrap().unwrap();
+    assert_eq!(reader.metadata(), &metadata(7));
+    let mut back = Vec::new();
+    reader.read_to_end(&mut back).unwrap();
+    assert!(back == data);
+}
+
+#[test]
+fn only_what_the_log_has_recorded_is_chosen_and_the_newest_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    assert_eq!(snapshots.load_newest(&[metadata(5)]).unwrap(), None);
+    for index in [5, 10, 15] {
+        snapshots.save(&snapshot(index, 100)).unwrap();
+    }
+    let newest = |covered: &[u64]| {
+        let covered: Vec<_> = covered.iter().map(|index| metadata(*index)).collect();
+        snapshots.load_newest(&covered).unwrap().map(|snapshot| snapshot.metadata.index)
+    };
+    assert_eq!(newest(&[5, 10]), Some(10));
+    assert_eq!(newest(&[5, 10, 15]), Some(15));
+    assert_eq!(newest(&[]), None);
+    let other_term = SnapshotMetadata { term: 4, ..metadata(15) };
+    assert_eq!(snapshots.load_newest(&[other_term]).unwrap(), None);
+}
+
+#[test]
+fn every_damaged_byte_is_noticed_and_the_one_before_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    let older = snapshot(5, 50);
+    snapshots.save(&older).unwrap();
+    let path = snapshots.save(&snapshot(6, 90)).unwrap();
+    let good = fs::read(&path).unwrap();
+    let covered = [metadata(5), metadata(6)];
+    let mut images: Vec<(String, Vec<u8>)> = Vec::new();
+    for at in 0..good.len() {
+        let mut flipped = good.clone();
+        flipped[at] ^= 1;
+        // Another version is not damage: it is left in place for the program that can read it.
+        images.push((format!("byte {at} flipped"), flipped));
+        images.push((format!("cut at {at}"), good[..at].to_vec()));
+    }
+    images.push(("one byte too many".into(), [&good[..], &[0]].concat()));
+    for (name, image) in images {
+        fs::write(&path, &image).unwrap();
+        let (loaded, bad) = snapshots.load_newest_reporting(&covered).unwrap();
+        assert_eq!(loaded.as_ref(), Some(&older), "{name}");
+        assert_eq!(bad.len(), 1, "{name}");
+        assert_eq!(fs::read(&bad[0].file).unwrap(), image, "{name}: kept as it is");
+        assert!(bad[0].file.to_str().unwrap().ends_with(".snap.broken"), "{name}: {}", bad[0].what);
+        fs::remove_file(&bad[0].file).unwrap();
+    }
+    fs::write(&path, &good).unwrap();
+    assert_eq!(snapshots.load_newest(&covered).unwrap(), Some(snapshot(6, 90)));
+}
+
+#[test]
+fn a_file_under_anothers_name_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    let path = snapshots.save(&snapshot(6, 10)).unwrap();
+    fs::rename(&path, dir.path().join(format!("{:016x}-{:016x}.snap", 3, 8))).unwrap();
+    assert_eq!(snapshots.load_newest(&[metadata(6), metadata(8)]).unwrap(), None);
+}
+
+#[test]
+fn old_files_are_purged_by_count_and_unfinished_ones_at_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    for index in 1..=6 {
+        snapshots.save(&snapshot(index, 10)).unwrap();
+    }
+    assert_eq!(snapshots.purge(2).unwrap(), 4);
+    assert_eq!(snapshots.purge(2).unwrap(), 0);
+    let kept: Vec<_> = [5, 6].iter().map(|index| format!("{:016x}-{index:016x}.snap", 3)).collect();
+    assert_eq!(names(dir.path()), kept);
+    let mut unfinished = snapshots.writer(&metadata(7)).unwrap();
+    unfinished.write_all(&[0; 10]).unwrap();
+    drop(unfinished);
+    assert_eq!(names(dir.path()).len(), 3);
+    SnapshotDir::open(dir.path()).unwrap();
+    assert_eq!(names(dir.path()), kept);
+}
