@@ -1,2 +1,8 @@
-//! Placeholder while the room is being built.
-fn main() {}
+//! The program `raftexample`; everything it does is in the library beside it.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    raftexample::run(std::env::args_os())
+}

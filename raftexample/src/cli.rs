@@ -1,0 +1,289 @@
+//! The command line: from words to options that need no further checks.
+//!
+//! Flags and defaults are the original's (`--id`, `--cluster`, `--port`, `--join`), with those added that an operator
+//! of a real node misses (`--data-dir`, `--snapshot-count`, …). Whatever is wrong with them is one line on stderr and
+//! an exit code other than 0; the many-line usage text is for `--help`.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::address::PeerUrl;
+use crate::members::given;
+
+/// How far apart the demo's nodes are: base, base + 10000, base + 20000, as in the original's Procfile.
+pub const DEMO_PORT_STEP: u16 = 10_000;
+
+const EXAMPLES: &str = "\
+Examples:
+  Three nodes at once, to play with:
+    raftexample demo
+
+  The same by hand, one terminal each:
+    raftexample --id 1 --cluster http://127.0.0.1:12379,http://127.0.0.1:22379,http://127.0.0.1:32379 --port 12380
+    raftexample --id 2 --cluster http://127.0.0.1:12379,http://127.0.0.1:22379,http://127.0.0.1:32379 --port 22380
+    raftexample --id 3 --cluster http://127.0.0.1:12379,http://127.0.0.1:22379,http://127.0.0.1:32379 --port 32380
+
+  Write at one node, read at another:
+    curl -L http://127.0.0.1:12380/my-key -X PUT -d hello
+    curl -L http://127.0.0.1:32380/my-key
+
+  Add a fourth node, then start it:
+    curl -L http://127.0.0.1:12380/4 -X POST -d http://127.0.0.1:42379
+    raftexample --id 4 --cluster http://127.0.0.1:12379,http://127.0.0.1:22379,http://127.0.0.1:32379,http://127.0.0.1:42379 --port 42380 --join
+
+  Remove node 3; its process stops by itself:
+    curl -L http://127.0.0.1:12380/3 -X DELETE
+
+Environment:
+  RUST_LOG  what to log on stderr: error, warn, info (the default), debug, trace; or per part: raft_core=debug,info";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "raftexample",
+    version,
+    about = "One node of a replicated key-value store on Raft",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<SubcommandLine>,
+    #[command(flatten)]
+    node: NodeLine,
+}
+
+#[derive(Debug, Subcommand)]
+enum SubcommandLine {
+    /// Start three nodes on this machine, print what to try, stop them all on Ctrl-C
+    Demo(DemoLine),
+}
+
+#[derive(Debug, Args)]
+struct NodeLine {
+    /// This node's id: its position in --cluster, from 1
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    id: u64,
+    /// The peer URLs of all members, separated by commas, in the order of their ids
+    #[arg(long, default_value = "http://127.0.0.1:9021", value_name = "URL,URL,…", value_delimiter = ',')]
+    cluster: Vec<PeerUrl>,
+    /// The port that serves clients
+    #[arg(long, default_value_t = 9121, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: u16,
+    /// Join a cluster that is already running and to which this node was added
+    #[arg(long)]
+    join: bool,
+    /// Where the log and the snapshots are kept [default: raftexample-<id>]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Take a snapshot, and drop the log behind it, every so many entries
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    snapshot_count: u64,
+    /// Serve clients on this address only [default: all addresses]
+    #[arg(long, value_name = "IP")]
+    bind: Option<IpAddr>,
+    /// The size of one file of the log, in MiB
+    #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    wal_segment_mib: u64,
+    /// Stop when stdin is closed (how the demo's nodes notice that the demo is gone)
+    #[arg(long, hide = true)]
+    stop_with_stdin: bool,
+}
+
+#[derive(Debug, Args)]
+struct DemoLine {
+    /// Node n listens to its peers at this port + (n-1)*10000, and to clients one port above
+    #[arg(long, default_value_t = 12_379, value_name = "PORT",
+          value_parser = clap::value_parser!(u16).range(1..=(u16::MAX - 2 * DEMO_PORT_STEP - 1) as i64))]
+    base_port: u16,
+    /// Keep the nodes' data here; without it, a temporary folder is used and removed
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+/// What the program was asked to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Be one node.
+    Node(NodeOptions),
+    /// Start three.
+    Demo(DemoOptions),
+}
+
+/// Everything a node needs to know to start. `id` is a valid position in `cluster`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeOptions {
+    /// This node's id; 1 ≤ id ≤ `cluster.len()`.
+    pub id: u64,
+    /// Peer URLs by position: that of node n is at n - 1. All different.
+    pub cluster: Vec<PeerUrl>,
+    /// This node's own peer URL, one of them.
+    pub own_url: PeerUrl,
+    /// The client port.
+    pub port: u16,
+    /// The address to serve clients on; `None` is all of them.
+    pub bind: Option<IpAddr>,
+    /// Start with an empty configuration and wait for the leader of a running cluster.
+    pub join: bool,
+    /// Where the log and the snapshots are kept.
+    pub data_dir: PathBuf,
+    /// Entries between two snapshots; at least 1.
+    pub snapshot_count: u64,
+    /// Size of one file of the log.
+    pub wal_segment_bytes: u64,
+    /// Stop when stdin ends.
+    pub stop_with_stdin: bool,
+}
+
+/// Everything the demo needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemoOptions {
+    /// The first node's peer port.
+    pub base_port: u16,
+    /// Where to keep the data; `None` is a temporary folder.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Words that are no task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotATask {
+    /// Help or version was asked for: print it on stdout, exit with 0.
+    Information(String),
+    /// One line for stderr, exit with 2.
+    Mistake(String),
+}
+
+/// Reads the command line; the first word is the program's own name.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, NotATask> {
+    let line = CommandLine::try_parse_from(words).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NotATask::Information(error.render().to_string()),
+        _ => NotATask::Mistake(first_paragraph(&error.render().to_string())),
+    })?;
+    match line.command {
+        Some(SubcommandLine::Demo(demo)) => {
+            Ok(Task::Demo(DemoOptions { base_port: demo.base_port, data_dir: demo.data_dir }))
+        }
+        None => check(line.node).map(Task::Node).map_err(NotATask::Mistake),
+    }
+}
+
+/// clap's message without its usage text, in one line.
+fn first_paragraph(text: &str) -> String {
+    let paragraph = text.split("\n\n").next().unwrap_or(text);
+    let paragraph = paragraph.strip_prefix("error: ").unwrap_or(paragraph);
+    let lines: Vec<&str> = paragraph.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    format!("{} (--help shows the flags)", lines.join(" "))
+}
+
+fn check(line: NodeLine) -> Result<NodeOptions, String> {
+    let size = line.cluster.len();
+    let Some(own_url) = given(&line.cluster, line.id).cloned() else {
+        return Err(format!(
+            "--id {} is not in --cluster, which names {size} node{}: ids are positions in the list, from 1",
+            line.id,
+            if size == 1 { "" } else { "s" }
+        ));
+    };
+    for (index, url) in line.cluster.iter().enumerate() {
+        if let Some(first) = line.cluster.iter().take(index).position(|other| other == url) {
+            return Err(format!("--cluster names {url} twice, for nodes {} and {}", first + 1, index + 1));
+        }
+    }
+    if own_url.port() == line.port {
+        return Err(format!("--port {} is this node's peer port too: clients and peers need one each", line.port));
+    }
+    let data_dir = line.data_dir.unwrap_or_else(|| PathBuf::from(format!("raftexample-{}", line.id)));
+    Ok(NodeOptions {
+        id: line.id,
+        cluster: line.cluster,
+        own_url,
+        port: line.port,
+        bind: line.bind,
+        join: line.join,
+        data_dir,
+        snapshot_count: line.snapshot_count,
+        wal_segment_bytes: line.wal_segment_mib << 20,
+        stop_with_stdin: line.stop_with_stdin,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_words(words: &str) -> Result<Task, NotATask> {
+        parse(std::iter::once("raftexample").chain(words.split_whitespace()).map(OsString::from))
+    }
+
+    fn node(words: &str) -> NodeOptions {
+        match parse_words(words) {
+            Ok(Task::Node(options)) => options,
+            other => panic!("{words:?} gave {other:?}"),
+        }
+    }
+
+    fn mistake(words: &str) -> String {
+        match parse_words(words) {
+            Err(NotATask::Mistake(line)) => {
+                assert_eq!(line.lines().count(), 1, "one line: {line}");
+                line
+            }
+            other => panic!("{words:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_defaults_are_the_originals() {
+        let options = node("");
+        assert_eq!((options.id, options.port, options.join), (1, 9121, false));
+        assert_eq!(options.own_url.to_string(), "http://127.0.0.1:9021");
+        assert_eq!(options.snapshot_count, 10_000);
+        assert_eq!(options.data_dir, PathBuf::from("raftexample-1"));
+    }
+
+    #[test]
+    fn the_originals_command_lines_work() {
+        let options = node("--id 2 --cluster http://127.0.0.1:12379,http://127.0.0.1:22379 --port 22380 --join");
+        assert_eq!((options.id, options.port, options.join), (2, 22380, true));
+        assert_eq!(options.own_url.port(), 22379);
+        assert_eq!(options.data_dir, PathBuf::from("raftexample-2"));
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_that_names_it() {
+        assert!(mistake("--id 3 --cluster http://a:1,http://b:2").contains("--id 3 is not in --cluster"));
+        assert!(mistake("--id 0").contains("--id 0 is not in --cluster"));
+        assert!(mistake("--id 18446744073709551615").contains("is not in --cluster"));
+        assert!(mistake("--id one").contains("one"));
+        assert!(mistake("--cluster 127.0.0.1:9021").contains("http://"));
+        assert!(mistake("--cluster http://a:1,http://a:1").contains("twice"));
+        assert!(mistake("--cluster http://a:9121").contains("peer port"));
+        assert!(mistake("--port 0").contains("--port"));
+        assert!(mistake("--snapshot-count 0").contains("--snapshot-count"));
+        assert!(mistake("--frobnicate").contains("--frobnicate"));
+        assert!(mistake("stray").contains("stray"));
+        assert!(mistake("demo --base-port 60000").contains("--base-port"));
+        assert!(mistake("--id 1 demo").contains("demo"), "flags of a node mean nothing to the demo");
+    }
+
+    #[test]
+    fn help_is_not_a_mistake() {
+        match parse_words("--help") {
+            Err(NotATask::Information(text)) => {
+                assert!(text.contains("Examples:") && text.contains("--snapshot-count"))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_demo_has_its_ports() {
+        let expected = DemoOptions { base_port: 12_379, data_dir: None };
+        assert_eq!(parse_words("demo"), Ok(Task::Demo(expected)));
+        let expected = DemoOptions { base_port: 20_000, data_dir: Some("d".into()) };
+        assert_eq!(parse_words("demo --base-port 20000 --data-dir d"), Ok(Task::Demo(expected)));
+    }
+}

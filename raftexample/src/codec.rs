@@ -1,0 +1,172 @@
+//! What this program writes into log entries and snapshots. Raft carries both as bytes that it never looks into.
+//!
+//! **An entry** is a request: who asked ([`RequestId`]) and the store's command. The id is how the node that holds the
+//! client's connection recognises its own entry when it comes back committed, and it must never be mistaken for
+//! another: it is made of the node's id, a number drawn at random when the process started, and a counter.
+//!
+//! **A snapshot** is the address book and the store. Both begin with what tells a later version's bytes apart, and both
+//! are read strictly: an unknown field is an error, because ignoring it would let nodes differ.
+//!
+//! What is left out: membership entries, whose layout is Raft's own (`ConfChange`; the context is the peer's URL).
+
+use bytes::Bytes;
+use kvstore::{Command, Store};
+use prost::Message;
+
+use crate::address::PeerUrl;
+use crate::members::{Member, Members};
+
+/// Names one request of one client, in the whole cluster and for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    /// The node that took the request.
+    pub node: u64,
+    /// Drawn at random when that node's process started.
+    pub boot: u64,
+    /// Counts the requests of that process.
+    pub counter: u64,
+}
+
+/// Bytes in the log or in a snapshot that this version cannot read. The node must stop: to go on would be to guess.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodecError(String);
+
+impl std::fmt::Display for CodecError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+fn error(reason: impl std::fmt::Display) -> CodecError {
+    CodecError(reason.to_string())
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireRequest {
+    #[prost(uint64, tag = "1")]
+    node: u64,
+    #[prost(fixed64, tag = "2")]
+    boot: u64,
+    #[prost(uint64, tag = "3")]
+    counter: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    command: Bytes,
+}
+
+/// The version of the snapshot that is written, and the only one that is read.
+const IMAGE_VERSION: u32 = 1;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireMember {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(string, tag = "2")]
+    url: String,
+    #[prost(bool, tag = "3")]
+    agreed: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireImage {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(message, repeated, tag = "2")]
+    members: Vec<WireMember>,
+    #[prost(uint64, repeated, tag = "3")]
+    removed: Vec<u64>,
+    #[prost(bytes = "bytes", tag = "4")]
+    store: Bytes,
+}
+
+/// The data of a log entry.
+pub fn encode_request(id: RequestId, command: &Command) -> Bytes {
+    let wire = WireRequest { node: id.node, boot: id.boot, counter: id.counter, command: command.encode() };
+    wire.encode_to_vec().into()
+}
+
+/// Reads the data of a log entry. The command's key and value share the memory of `data`.
+pub fn decode_request(data: Bytes) -> Result<(RequestId, Command), CodecError> {
+    let length_bytes = data.len();
+    let wire = WireRequest::decode(data).map_err(error)?;
+    if wire.encoded_len() != length_bytes {
+        return Err(error("it holds something that this version does not know; upgrade this node"));
+    }
+    let command = Command::decode(wire.command).map_err(error)?;
+    Ok((RequestId { node: wire.node, boot: wire.boot, counter: wire.counter }, command))
+}
+
+/// The data of a snapshot.
+pub fn encode_image(members: &Members, store: &Store) -> Bytes {
+    let wire_member =
+        |(id, member): (u64, &Member)| WireMember { id, url: member.url.to_string(), agreed: member.agreed };
+    let image = WireImage {
+        version: IMAGE_VERSION,
+        members: members.iter().map(wire_member).collect(),
+        removed: members.removed().collect(),
+        store: store.snapshot(),
+    };
+    image.encode_to_vec().into()
+}
+
+/// Reads the data of a snapshot; `cluster` is what this node's command line says.
+pub fn decode_image(data: Bytes, cluster: &[PeerUrl]) -> Result<(Members, Store), CodecError> {
+    let length_bytes = data.len();
+    let image =
+        WireImage::decode(data).map_err(|reason| error(format_args!("not a snapshot of this program: {reason}")))?;
+    if image.version != IMAGE_VERSION {
+        return Err(error(format_args!("a snapshot in version {}, this program reads {IMAGE_VERSION}", image.version)));
+    }
+    if image.encoded_len() != length_bytes {
+        return Err(error("the snapshot holds something that this version does not know; upgrade this node"));
+    }
+    let mut members = Vec::with_capacity(image.members.len());
+    for WireMember { id, url, agreed } in image.members {
+        members.push((id, Member { url: url.parse().map_err(error)?, agreed }));
+    }
+    let store = Store::restore(&image.store).map_err(error)?;
+    Ok((Members::restore(members, image.removed, cluster), store))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command() -> Command {
+        Command::Put { key: "/k".into(), value: Bytes::from_static(b"\0\xff") }
+    }
+
+    #[test]
+    fn a_request_survives_the_log() {
+        let id = RequestId { node: 3, boot: u64::MAX, counter: 0 };
+        assert_eq!(decode_request(encode_request(id, &command())), Ok((id, command())));
+    }
+
+    #[test]
+    fn requests_that_cannot_be_read_in_full_are_errors() {
+        let whole = encode_request(RequestId { node: 1, boot: 2, counter: 3 }, &command());
+        for length in 0..whole.len() {
+            assert!(decode_request(whole.slice(..length)).is_err(), "{length} bytes");
+        }
+        let mut longer = whole.to_vec();
+        longer.extend_from_slice(&[0x28, 1]);
+        assert!(decode_request(longer.into()).is_err(), "a field 5");
+    }
+
+    #[test]
+    fn a_snapshot_holds_addresses_and_store() {
+        let cluster: Vec<PeerUrl> = vec!["http://a:1".parse().unwrap(), "http://b:2".parse().unwrap()];
+        let mut members = Members::default();
+        members.add_founder(1, &cluster);
+        members.add_agreed(7, "http://c:3".parse().unwrap());
+        members.remove(2);
+        let mut store = Store::new();
+        store.apply(9, command());
+        let image = encode_image(&members, &store);
+        assert_eq!(decode_image(image.clone(), &cluster), Ok((members, store)));
+        assert!(decode_image(Bytes::new(), &cluster).is_err());
+        assert!(decode_image(image.slice(..image.len() - 1), &cluster).is_err());
+        assert!(decode_image(Bytes::from_static(b"{\"json\":\"map\"}"), &cluster).is_err());
+    }
+}

@@ -1,0 +1,343 @@
+//! Three nodes on one machine, to play with and to break.
+//!
+//! The demo starts this very program three times, as three processes: one can be killed like any process, and the demo
+//! says how to start it again. It shows their log lines with a prefix, waits until they have a leader, and prints what to
+//! try.
+//!
+//! **No process is left behind.** Each node's stdin is a pipe whose other end the demo holds, and a node that was
+//! started by the demo stops when its stdin ends. So Ctrl-C, SIGTERM, a crash and `kill -9` of the demo all have the same
+//! effect: the kernel closes the pipes. A node that would not go is killed, by its process id.
+//!
+//! What is left out: starting nodes again. Doing that by hand is the point.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{signal, SignalKind};
+use tokio::sync::mpsc;
+
+use crate::cli::{DemoOptions, DEMO_PORT_STEP};
+use crate::http::request::STATUS_PATH;
+
+/// How many nodes.
+const NODES: u16 = 3;
+/// A leader must be found within this time.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// A node that was told to stop must end within this time.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at something.
+const POLL_PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs until Ctrl-C or SIGTERM.
+pub fn run(options: &DemoOptions) -> Result<(), String> {
+    let ports: Vec<Ports> = (0..NODES).map(|n| Ports::of(options.base_port, n)).collect();
+    for port in ports.iter().flat_map(|ports| [ports.peers, ports.clients]) {
+        // The node itself will bind it; this is for a clear word before anything is started.
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| format!("cannot use port {port}: {error}"))?;
+    }
+    let folder = Folder::new(options.data_dir.as_deref())?;
+    let program = std::env::current_exe().map_err(|error| format!("cannot find my own program: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(async {
+        // From here on a signal ends the demo in order.
+        let failed = |error: std::io::Error| format!("cannot listen for signals: {error}");
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let (events, mut happened) = mpsc::unbounded_channel();
+        let mut nodes = Vec::new();
+        for n in 0..NODES {
+            nodes.push(Node::start(n, &ports, &program, &folder.path, &events)?);
+        }
+        let ended = Arc::new(AtomicBool::new(false));
+        let search = look_for_leader(ports.clone(), events, Arc::clone(&ended));
+        let result = loop {
+            let event = tokio::select! {
+                _ = interrupt.recv() => break Ok(()),
+                _ = terminate.recv() => break Ok(()),
+                event = happened.recv() => event,
+            };
+            match event {
+                Some(Event::Leader(leader)) => introduce(leader, &nodes, &folder),
+                Some(Event::NoLeader) => break Err(format!("no leader within {LEADER_TIMEOUT:?}")),
+                Some(Event::Ended(n)) => {
+                    if let Some(node) = nodes.iter_mut().find(|node| node.n == n) {
+                        let status = node.wait();
+                        if !search.is_finished() {
+                            break Err(format!("node {} has ended before there was a leader ({status})", n + 1));
+                        }
+                        say(&format!("node {} has ended ({status}); start it again with:\n  {}", n + 1, node.command));
+                    }
+                }
+                None => break Ok(()),
+            }
+        };
+        ended.store(true, Ordering::Relaxed);
+        stop(nodes);
+        result
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ports {
+    peers: u16,
+    clients: u16,
+}
+
+impl Ports {
+    /// `base` is small enough: the command line has been checked.
+    fn of(base: u16, n: u16) -> Ports {
+        let peers = base.saturating_add(n.saturating_mul(DEMO_PORT_STEP));
+        Ports { peers, clients: peers.saturating_add(1) }
+    }
+}
+
+enum Event {
+    Leader(u64),
+    NoLeader,
+    /// Counted from 0.
+    Ended(u16),
+}
+
+/// Where the nodes' data is; a temporary one is removed at the end.
+struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    fn new(wanted: Option<&Path>) -> Result<Folder, String> {
+        let folder = match wanted {
+            Some(path) => Folder { path: path.to_path_buf(), temporary: false },
+            None => {
+                let name = format!("raftexample-demo-{}", std::process::id());
+                Folder { path: std::env::temp_dir().join(name), temporary: true }
+            }
+        };
+        std::fs::create_dir_all(&folder.path)
+            .map_err(|error| format!("cannot create {}: {error}", folder.path.display()))?;
+        Ok(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary {
+            if let Err(error) = std::fs::remove_dir_all(&self.path) {
+                crate::complain(&format!("cannot remove {}: {error}", self.path.display()));
+            }
+        }
+    }
+}
+
+/// One process.
+struct Node {
+    n: u16,
+    ports: Ports,
+    child: Child,
+    log: Option<JoinHandle<()>>,
+    /// How to start it by hand.
+    command: String,
+    ended: Option<ExitStatus>,
+}
+
+impl Node {
+    fn start(
+        n: u16,
+        ports: &[Ports],
+        program: &Path,
+        folder: &Path,
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> Result<Node, String> {
+        let own = ports.get(usize::from(n)).copied().ok_or("a node without ports")?;
+        let cluster: Vec<String> = ports.iter().map(|ports| format!("http://127.0.0.1:{}", ports.peers)).collect();
+        let data_dir = folder.join(format!("node{}", n + 1));
+        let arguments = [
+            "--id".to_string(),
+            (n + 1).to_string(),
+            "--cluster".to_string(),
+            cluster.join(","),
+            "--port".to_string(),
+            own.clients.to_string(),
+            "--bind".to_string(),
+            "127.0.0.1".to_string(),
+            "--data-dir".to_string(),
+            data_dir.display().to_string(),
+        ];
+        let command = format!("{} {}", program.display(), arguments.join(" "));
+        let mut child = Command::new(program)
+            .args(&arguments)
+            .arg("--stop-with-stdin")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("cannot start node {}: {error}", n + 1))?;
+        let log = child.stderr.take().map(|stderr| {
+            let events = events.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+                    // An error means that nobody reads it.
+                    let _ = writeln!(std::io::stderr(), "node {} | {}", n + 1, String::from_utf8_lossy(&line));
+                }
+                // Its stderr ends when it does.
+                let _ = events.send(Event::Ended(n));
+            })
+        });
+        Ok(Node { n, ports: own, child, log, command, ended: None })
+    }
+
+    fn wait(&mut self) -> String {
+        match self.child.wait() {
+            Ok(status) => {
+                self.ended = Some(status);
+                status.to_string()
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+impl Drop for Node {
+    /// Whatever goes wrong here, no process is left.
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Lets all nodes stop in order; those that do not are killed when they are dropped.
+fn stop(mut nodes: Vec<Node>) {
+    for node in &mut nodes {
+        // The end of its stdin tells it to stop.
+        drop(node.child.stdin.take());
+    }
+    let deadline = Instant::now() + STOP_TIMEOUT;
+    while Instant::now() < deadline && nodes.iter().any(|node| node.ended.is_none()) {
+        for node in nodes.iter_mut().filter(|node| node.ended.is_none()) {
+            node.ended = node.child.try_wait().ok().flatten();
+        }
+        std::thread::sleep(POLL_PAUSE);
+    }
+    for node in &mut nodes {
+        if node.ended.is_none() {
+            crate::complain(&format!("node {} does not stop: killing process {}", node.n + 1, node.child.id()));
+            let _ = node.child.kill();
+            node.wait();
+        }
+        if let Some(log) = node.log.take() {
+            let _ = log.join();
+        }
+    }
+}
+
+fn say(text: &str) {
+    // An error means that nobody reads it.
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn introduce(leader: u64, nodes: &[Node], folder: &Folder) {
+    let fate = if folder.temporary { "removed at the end; --data-dir DIR keeps it" } else { "kept" };
+    say(&format!(
+        "\nThree nodes are running, and node {leader} leads. Their data: {} ({fate}).",
+        folder.path.display()
+    ));
+    for node in nodes {
+        let Ports { peers, clients } = node.ports;
+        let process = node.child.id();
+        say(&format!(
+            "  node {}: clients http://127.0.0.1:{clients}  peers http://127.0.0.1:{peers}  process {process}",
+            node.n + 1
+        ));
+    }
+    let [first, second, third] = nodes else { return };
+    let client = |node: &Node| format!("http://127.0.0.1:{}", node.ports.clients);
+    say("\nIn another terminal, write at one node and read at another:");
+    say(&format!("  curl -L {}/my-key -X PUT -d hello", client(second)));
+    say(&format!("  curl -L {}/my-key", client(third)));
+    say("Ask a node how it is, and whom it follows:");
+    say(&format!("  curl {}{STATUS_PATH}", client(first)));
+    if let Some(node) = nodes.iter().find(|node| u64::from(node.n) + 1 == leader) {
+        say("Kill the leader; another one takes over, and nothing that was acknowledged is lost:");
+        say(&format!("  kill -9 {}", node.child.id()));
+        say("Start it again:");
+        say(&format!("  {}", node.command));
+    }
+    say("\nCtrl-C stops all three.\n");
+}
+
+/// Asks the nodes again and again until one says that it leads.
+fn look_for_leader(ports: Vec<Ports>, events: mpsc::UnboundedSender<Event>, ended: Arc<AtomicBool>) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let deadline = Instant::now() + LEADER_TIMEOUT;
+        while Instant::now() < deadline && !ended.load(Ordering::Relaxed) {
+            if let Some(leader) = ports.iter().find_map(|ports| leader_by_its_own_word(ports.clients)) {
+                let _ = events.send(Event::Leader(leader));
+                return;
+            }
+            std::thread::sleep(POLL_PAUSE);
+        }
+        let _ = events.send(Event::NoLeader);
+    })
+}
+
+/// The node's id, if it answers and leads.
+fn leader_by_its_own_word(port: u16) -> Option<u64> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    let request = format!("GET {STATUS_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.take(1 << 20).read_to_string(&mut answer).ok()?;
+    leader_in(&answer)
+}
+
+fn leader_in(answer: &str) -> Option<u64> {
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    let status: serde_json::Value = serde_json::from_str(body).ok()?;
+    let id = status.get("id")?.as_u64()?;
+    (status.get("role")?.as_str()? == "leader").then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_the_originals() {
+        let ports: Vec<(u16, u16)> =
+            (0..3).map(|n| Ports::of(12_379, n)).map(|ports| (ports.peers, ports.clients)).collect();
+        assert_eq!(ports, [(12_379, 12_380), (22_379, 22_380), (32_379, 32_380)]);
+    }
+
+    #[test]
+    fn a_leader_is_believed_by_its_own_word_only() {
+        let answer = |body: &str| format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{body}");
+        assert_eq!(leader_in(&answer(r#"{"id": 2, "role": "leader", "leader": 2}"#)), Some(2));
+        assert_eq!(leader_in(&answer(r#"{"id": 2, "role": "follower", "leader": 1}"#)), None);
+        assert_eq!(leader_in(&answer("no JSON")), None);
+        assert_eq!(leader_in(""), None);
+    }
+
+    #[test]
+    fn a_temporary_folder_goes_and_a_wanted_one_stays() {
+        let outer = tempfile::tempdir().unwrap();
+        let wanted = outer.path().join("a").join("b");
+        drop(Folder::new(Some(&wanted)).unwrap());
+        assert!(wanted.is_dir());
+        let folder = Folder::new(None).unwrap();
+        let path = folder.path.clone();
+        assert!(path.is_dir());
+        drop(folder);
+        assert!(!path.exists());
+    }
+}

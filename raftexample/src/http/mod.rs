@@ -1,0 +1,260 @@
+//! The API for clients: what curl sees.
+//!
+//! | call | does | answers |
+//! |---|---|---|
+//! | `PUT /key` | stores the body | 204 once it is committed and applied here |
+//! | `GET /key` | reads, linearizable | 200 and the value, 404 |
+//! | `GET /key?read=local` | reads this node's copy, which may be behind | 200, 404 |
+//! | `DELETE /key` | removes the key | 204 whether or not there was one |
+//! | `POST /4` | adds member 4, whose peer URL is the body | 204 once it is applied here, 409 |
+//! | `DELETE /3` | removes member 3 | 204 once it is applied here, 404, 409 |
+//! | `GET /_/status` | how the node is | 200, JSON |
+//!
+//! `HEAD` works wherever `GET` does. [`request`] says what a key is.
+//!
+//! **What a failure means** is the part that counts, because a client must know whether to try again:
+//!
+//! | status | meaning |
+//! |---|---|
+//! | 400, 404, 405, 408, 409, 413, 414 | the request is at fault; nothing was done |
+//! | 503 with `Retry-After` | nobody to do it: no leader, no quorum; nothing was done and nothing will be |
+//! | 504 | nobody knows: the write may have been done, or may be done yet; read to find out, or repeat if it does no harm |
+//!
+//! What is left out: lists of keys, conditions, transactions, watches.
+
+pub mod request;
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::header::{HeaderValue, ALLOW, CONTENT_TYPE, EXPECT, RETRY_AFTER};
+use hyper::{Request, Response, StatusCode};
+use kvstore::Command;
+
+use crate::address::PeerUrl;
+use crate::node::{Change, NodeHandle, Refused};
+use request::{Call, Nonsense};
+
+/// A value may not be larger.
+pub const VALUE_MAX_BYTES: usize = 1 << 20;
+/// The peer URL in the body of a POST may not be longer.
+const URL_MAX_BYTES: usize = 1024;
+/// Of a body that is too large this much is read and thrown away, so that a client that is still sending gets to see
+/// the answer instead of a broken connection.
+const DRAINED_MAX_BYTES: usize = 16 << 20;
+/// A body must arrive within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Answer = Response<Full<Bytes>>;
+
+/// Answers one request of a client.
+pub async fn answer(node: NodeHandle, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let uri = request.uri();
+    Ok(match request::parse(request.method(), uri.path(), uri.query()) {
+        Ok(call) => {
+            // A client that asks before it sends need not send in vain.
+            let sending = !request.headers().contains_key(EXPECT);
+            carry_out(&node, call, request.into_body(), sending).await.unwrap_or_else(|refusal| refusal)
+        }
+        Err(Nonsense { status, text, allow }) => {
+            let mut answer = line(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), &text);
+            if let Some(allow) = allow {
+                answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            answer
+        }
+    })
+}
+
+// Both sides of the result are answers: nothing is gained by boxing one.
+#[allow(clippy::result_large_err)]
+async fn carry_out(node: &NodeHandle, call: Call, body: Incoming, sending: bool) -> Result<Answer, Answer> {
+    match call {
+        Call::Put { key } => {
+            let value = read_body(body, VALUE_MAX_BYTES, sending, "PUT").await?;
+            node.write(Command::Put { key: key.into(), value }).await.map_err(refusal)?;
+            Ok(done())
+        }
+        Call::DeleteKey { key } => {
+            node.write(Command::Delete { key: key.into() }).await.map_err(refusal)?;
+            Ok(done())
+        }
+        Call::Get { key, local } => {
+            if !local {
+                node.wait_until_current().await.map_err(refusal)?;
+            }
+            node.local_value(&key).map(value).ok_or_else(|| line(StatusCode::NOT_FOUND, "Failed to GET"))
+        }
+        Call::AddMember { id } => {
+            let body = read_body(body, URL_MAX_BYTES, sending, "POST").await?;
+            let url = peer_url(&body).map_err(|reason| {
+                line(StatusCode::BAD_REQUEST, &format!("Failed on POST: the body must be the peer URL: {reason}"))
+            })?;
+            node.change_members(Change::Add { id, url }).await.map_err(refusal)?;
+            Ok(done())
+        }
+        Call::RemoveMember { id } => {
+            node.change_members(Change::Remove { id }).await.map_err(refusal)?;
+            Ok(done())
+        }
+        Call::Status => {
+            let status = node.status().await.map_err(refusal)?;
+            let mut text = serde_json::to_string_pretty(&status)
+                .map_err(|error| line(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+            text.push('\n');
+            let mut answer = Response::new(Full::new(Bytes::from(text)));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            Ok(answer)
+        }
+    }
+}
+
+fn peer_url(body: &[u8]) -> Result<PeerUrl, String> {
+    // `curl -d @file` and `echo | curl -d @-` end with a newline.
+    let text = std::str::from_utf8(body).map_err(|_| "it is not text".to_string())?.trim_end_matches(['\r', '\n']);
+    text.parse().map_err(|error: crate::address::PeerUrlError| error.to_string())
+}
+
+/// Reads a body up to its limit. With `draining`, one that is too large is read on for a while before it is refused.
+#[allow(clippy::result_large_err)]
+async fn read_body<B>(body: B, max_bytes: usize, draining: bool, method: &str) -> Result<Bytes, Answer>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let limit = if draining { DRAINED_MAX_BYTES } else { max_bytes };
+    let too_large = || {
+        line(StatusCode::PAYLOAD_TOO_LARGE, &format!("Failed on {method}: the body has more than {max_bytes} bytes"))
+    };
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
+    let reading = async {
+        let mut body = pin!(Limited::new(body, limit));
+        let mut kept = Vec::new();
+        let mut length = 0_usize;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            length = length.saturating_add(data.len());
+            if length <= max_bytes {
+                kept.push(data);
+            }
+        }
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>((length <= max_bytes).then_some(kept))
+    };
+    match tokio::time::timeout(BODY_TIMEOUT, reading).await {
+        Ok(Ok(Some(kept))) => Ok(join(kept)),
+        Ok(Ok(None)) => Err(too_large()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(line(StatusCode::BAD_REQUEST, &format!("Failed on {method}: the body did not arrive"))),
+        Err(_) => Err(line(StatusCode::REQUEST_TIMEOUT, &format!("Failed on {method}: the body takes too long"))),
+    }
+}
+
+/// One piece; a body that came in one piece is not copied.
+fn join(mut pieces: Vec<Bytes>) -> Bytes {
+    match pieces.len() {
+        0 | 1 => pieces.pop().unwrap_or_default(),
+        _ => pieces.concat().into(),
+    }
+}
+
+/// What to say when the cluster did not do it.
+fn refusal(refused: Refused) -> Answer {
+    let status = match &refused {
+        Refused::NotDone(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Refused::Unknown(_) => StatusCode::GATEWAY_TIMEOUT,
+        Refused::Change(crate::members::ChangeRefused::NotAMember { .. }) => StatusCode::NOT_FOUND,
+        Refused::Change(_) => StatusCode::CONFLICT,
+    };
+    let mut answer = line(status, &refused.to_string());
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+fn done() -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
+
+fn value(value: Bytes) -> Answer {
+    let mut answer = Response::new(Full::new(value));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    answer
+}
+
+fn line(status: StatusCode, text: &str) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(format!("{text}\n"))));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::members::ChangeRefused;
+
+    #[test]
+    fn a_refusal_says_whether_to_try_again() {
+        let answer = refusal(Refused::NotDone("there is no leader"));
+        assert_eq!(answer.status(), 503);
+        assert!(answer.headers().contains_key(RETRY_AFTER));
+        let answer = refusal(Refused::Unknown("the leader changed"));
+        assert_eq!(answer.status(), 504);
+        assert!(!answer.headers().contains_key(RETRY_AFTER), "to repeat it may do it twice");
+        assert_eq!(refusal(Refused::Change(ChangeRefused::NotAMember { id: 4 })).status(), 404);
+        assert_eq!(refusal(Refused::Change(ChangeRefused::LastMember { id: 4 })).status(), 409);
+    }
+
+    #[test]
+    fn a_body_is_read_up_to_its_limit() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let body = |length: usize| Full::new(Bytes::from(vec![7; length]));
+            for draining in [true, false] {
+                assert_eq!(read_body(body(10), 10, draining, "PUT").await.unwrap().len(), 10);
+                assert_eq!(read_body(body(11), 10, draining, "PUT").await.unwrap_err().status(), 413);
+                // Without an announced length.
+                assert_eq!(read_body(Chunks(2), 10, draining, "PUT").await.unwrap(), "fourfour");
+                assert_eq!(read_body(Chunks(3), 10, draining, "PUT").await.unwrap_err().status(), 413);
+            }
+            assert_eq!(read_body(Chunks(DRAINED_MAX_BYTES), 10, true, "PUT").await.unwrap_err().status(), 413);
+        });
+    }
+
+    /// Some chunks of four bytes each, announced by nobody.
+    struct Chunks(usize);
+
+    impl Body for Chunks {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+            let next = self.0.checked_sub(1).map(|left| {
+                self.0 = left;
+                Ok(hyper::body::Frame::data(Bytes::from_static(b"four")))
+            });
+            std::task::Poll::Ready(next)
+        }
+    }
+
+    #[test]
+    fn a_peer_url_may_end_with_a_newline() {
+        assert!(peer_url(b"http://127.0.0.1:42379").is_ok());
+        assert!(peer_url(b"http://127.0.0.1:42379\r\n").is_ok());
+        assert!(peer_url(b" http://127.0.0.1:42379").is_err());
+        assert!(peer_url(b"\xff").is_err());
+        assert!(peer_url(b"").is_err());
+    }
+}

@@ -1,0 +1,243 @@
+//! What a client asks, from method, path and query: a pure function, so that every rule of the API has a test here.
+//!
+//! **Keys.** A key is the request path, percent-decoded, with its leading slash: any bytes, the empty path `/` included.
+//! `%2F` is a slash like any other, `+` is a plus sign, dots and double slashes mean nothing special. What is not valid
+//! percent-encoding is refused rather than guessed at. The decoded path is what counts everywhere: no spelling of a
+//! reserved path is a key.
+//!
+//! **Numbers.** A path of decimal digits names a member to `POST` and `DELETE`, as it did in the original. To `PUT` and
+//! `GET` it is a key like any other.
+//!
+//! **Reserved.** No key begins with `/_/`: the node's own pages live there.
+//!
+//! **Queries.** `GET` knows `read=local` and `read=linearizable`. Anything else is refused: a misspelt wish for a
+//! consistent read must not be answered by another kind of read.
+
+use hyper::Method;
+
+/// Paths that begin like this are pages of the node, never keys.
+pub const RESERVED_PREFIX: &str = "/_/";
+/// The page that says how the node is.
+pub const STATUS_PATH: &str = "/_/status";
+/// A key may not be longer.
+pub const KEY_MAX_BYTES: usize = 4096;
+
+/// A request that makes sense so far; bodies are still to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Store the body under this key.
+    Put {
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// Answer with the value of this key (HEAD: with its headers).
+    Get {
+        /// The key.
+        key: Vec<u8>,
+        /// From this node's own copy, which may be behind.
+        local: bool,
+    },
+    /// Remove this key.
+    DeleteKey {
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// Add a member; the body is its peer URL.
+    AddMember {
+        /// Its id, not 0.
+        id: u64,
+    },
+    /// Remove a member.
+    RemoveMember {
+        /// Its id, not 0.
+        id: u64,
+    },
+    /// Say how the node is.
+    Status,
+}
+
+/// Why a request makes no sense: the status code, what to say, and what would be allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nonsense {
+    /// 400, 404, 405 or 414.
+    pub status: u16,
+    /// One line.
+    pub text: String,
+    /// The `Allow` header of a 405.
+    pub allow: Option<&'static str>,
+}
+
+/// Methods for keys and members.
+pub const KEY_METHODS: &str = "GET, HEAD, PUT, POST, DELETE";
+/// Methods for pages.
+pub const PAGE_METHODS: &str = "GET, HEAD";
+
+fn nonsense(status: u16, text: impl Into<String>) -> Nonsense {
+    Nonsense { status, text: text.into(), allow: None }
+}
+
+/// Reads the request line: `path` and `query` as they were sent.
+pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Call, Nonsense> {
+    let failed = |reason: &str| nonsense(400, format!("Failed on {method}: {reason}"));
+    let key = percent_decode(path.as_bytes()).ok_or_else(|| failed("% must be followed by two hexadecimal digits"))?;
+    if key.starts_with(RESERVED_PREFIX.as_bytes()) {
+        return page(method, &key, query);
+    }
+    let verb = match *method {
+        Method::GET | Method::HEAD => Verb::Get,
+        Method::PUT => Verb::Put,
+        Method::POST => Verb::Post,
+        Method::DELETE => Verb::Delete,
+        _ => {
+            let text = "Method not allowed".to_string();
+            return Err(Nonsense { status: 405, text, allow: Some(KEY_METHODS) });
+        }
+    };
+    let local = match (verb, query.unwrap_or("")) {
+        (_, "") | (Verb::Get, "read=linearizable") => false,
+        (Verb::Get, "read=local") => true,
+        (Verb::Get, _) => return Err(failed("the query may be read=local or read=linearizable, and nothing else")),
+        _ => return Err(failed("there may be no query; a question mark in a key is written %3F")),
+    };
+    if key.len() > KEY_MAX_BYTES {
+        return Err(nonsense(414, format!("Failed on {method}: a key has at most {KEY_MAX_BYTES} bytes")));
+    }
+    let digits = key.strip_prefix(b"/").filter(|rest| !rest.is_empty() && rest.iter().all(u8::is_ascii_digit));
+    match (verb, digits) {
+        (Verb::Get, _) => Ok(Call::Get { key, local }),
+        (Verb::Put, _) => Ok(Call::Put { key }),
+        (Verb::Post, Some(digits)) => Ok(Call::AddMember { id: member_id(method, digits)? }),
+        (Verb::Post, None) => Err(failed("the path must be the decimal id of the member to add, like /4")),
+        (Verb::Delete, Some(digits)) => Ok(Call::RemoveMember { id: member_id(method, digits)? }),
+        (Verb::Delete, None) => Ok(Call::DeleteKey { key }),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verb {
+    Get,
+    Put,
+    Post,
+    Delete,
+}
+
+fn page(method: &Method, path: &[u8], query: Option<&str>) -> Result<Call, Nonsense> {
+    if path != STATUS_PATH.as_bytes() {
+        return Err(nonsense(404, format!("there is no such page; {RESERVED_PREFIX} is no key, see {STATUS_PATH}")));
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(Nonsense { status: 405, text: "Method not allowed".into(), allow: Some(PAGE_METHODS) });
+    }
+    match query {
+        None | Some("") => Ok(Call::Status),
+        Some(_) => Err(nonsense(400, format!("Failed on {method}: this page knows no query"))),
+    }
+}
+
+/// The original read `010` as octal, 8; others would read 10. Nobody means either.
+fn member_id(method: &Method, digits: &[u8]) -> Result<u64, Nonsense> {
+    let failed = |reason: &str| nonsense(400, format!("Failed on {method}: {reason}"));
+    if digits.starts_with(b"0") {
+        return Err(failed("a member id is a decimal number from 1, without leading zeros"));
+    }
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| digits.parse::<u64>().ok())
+        // The last two stand for threads of a node in Raft's own messages.
+        .filter(|id| *id < u64::MAX - 1)
+        .ok_or_else(|| failed("there is no member id as large as that"))
+}
+
+/// `None` if a `%` is not followed by two hexadecimal digits.
+fn percent_decode(path: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut bytes = path.iter().copied();
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' { hex(bytes.next()?)? << 4 | hex(bytes.next()?)? } else { byte });
+    }
+    Some(decoded)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(method: Method, path: &str, query: Option<&str>) -> u16 {
+        parse(&method, path, query).expect_err(path).status
+    }
+
+    fn get(key: &[u8], local: bool) -> Result<Call, Nonsense> {
+        Ok(Call::Get { key: key.to_vec(), local })
+    }
+
+    #[test]
+    fn a_key_is_the_decoded_path() {
+        assert_eq!(parse(&Method::GET, "/", None), get(b"/", false));
+        assert_eq!(parse(&Method::GET, "/a%20b", None), get(b"/a b", false));
+        assert_eq!(parse(&Method::GET, "/%00%ff%FF", None), get(b"/\0\xff\xff", false));
+        assert_eq!(parse(&Method::GET, "//a/../b+c", None), get(b"//a/../b+c", false));
+        assert_eq!(parse(&Method::PUT, "/a%3Fb", None), Ok(Call::Put { key: b"/a?b".to_vec() }));
+        assert_eq!(parse(&Method::DELETE, "/a", None), Ok(Call::DeleteKey { key: b"/a".to_vec() }));
+        for path in ["/%", "/%2", "/%zz", "/a%+1"] {
+            assert_eq!(status(Method::GET, path, None), 400, "{path}");
+        }
+        let longest = format!("/{}", "a".repeat(KEY_MAX_BYTES - 1));
+        assert!(parse(&Method::PUT, &longest, None).is_ok());
+        assert_eq!(status(Method::PUT, &format!("{longest}a"), None), 414);
+    }
+
+    #[test]
+    fn only_a_get_has_a_query_and_only_this_one() {
+        assert_eq!(parse(&Method::GET, "/k", Some("read=local")), get(b"/k", true));
+        assert_eq!(parse(&Method::HEAD, "/k", Some("read=local")), get(b"/k", true));
+        assert_eq!(parse(&Method::GET, "/k", Some("read=linearizable")), get(b"/k", false));
+        assert_eq!(parse(&Method::GET, "/k", Some("")), get(b"/k", false));
+        for query in ["x=1", "read", "read=", "read=Local", "read=local&", "read=local&read=local", "read=linearisable"]
+        {
+            assert_eq!(status(Method::GET, "/k", Some(query)), 400, "{query}");
+        }
+        assert_eq!(status(Method::PUT, "/k", Some("read=local")), 400);
+        assert_eq!(status(Method::DELETE, "/4", Some("force")), 400);
+    }
+
+    #[test]
+    fn numbers_are_members_to_post_and_delete() {
+        assert_eq!(parse(&Method::POST, "/4", None), Ok(Call::AddMember { id: 4 }));
+        assert_eq!(parse(&Method::DELETE, "/4", None), Ok(Call::RemoveMember { id: 4 }));
+        assert_eq!(parse(&Method::DELETE, "/%34", None), Ok(Call::RemoveMember { id: 4 }));
+        assert_eq!(parse(&Method::GET, "/4", None), get(b"/4", false));
+        assert_eq!(parse(&Method::DELETE, "/4a", None), Ok(Call::DeleteKey { key: b"/4a".to_vec() }));
+        assert_eq!(parse(&Method::DELETE, "/", None), Ok(Call::DeleteKey { key: b"/".to_vec() }));
+        for path in ["/0", "/010", "/18446744073709551614", "/18446744073709551615", "/18446744073709551616"] {
+            assert_eq!(status(Method::POST, path, None), 400, "{path}");
+            assert_eq!(status(Method::DELETE, path, None), 400, "{path}");
+        }
+        for path in ["/", "/x", "/0x4", "/-1", "/4/5"] {
+            assert_eq!(status(Method::POST, path, None), 400, "{path}");
+        }
+    }
+
+    #[test]
+    fn no_spelling_of_a_page_is_a_key() {
+        assert_eq!(parse(&Method::GET, "/_/status", None), Ok(Call::Status));
+        assert_eq!(parse(&Method::HEAD, "/%5f/status", None), Ok(Call::Status));
+        assert_eq!(status(Method::GET, "/_/status", Some("x")), 400);
+        assert_eq!(status(Method::PUT, "/_/key", None), 404);
+        assert_eq!(status(Method::PUT, "/%5F%2Fkey", None), 404);
+        let refused = parse(&Method::DELETE, "/_/status", None).unwrap_err();
+        assert_eq!((refused.status, refused.allow), (405, Some(PAGE_METHODS)));
+        assert_eq!(parse(&Method::PUT, "/_", None), Ok(Call::Put { key: b"/_".to_vec() }));
+    }
+
+    #[test]
+    fn other_methods_are_told_which_there_are() {
+        for method in [Method::PATCH, Method::OPTIONS, Method::TRACE, Method::from_bytes(b"FROB").unwrap()] {
+            let refused = parse(&method, "/k", None).unwrap_err();
+            assert_eq!((refused.status, refused.allow), (405, Some(KEY_METHODS)));
+        }
+    }
+}

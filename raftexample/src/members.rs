@@ -1,0 +1,222 @@
+//! Who belongs to the cluster, and where they listen.
+//!
+//! The state machine of Raft knows members by number only; this is the address book beside it. It changes in the same
+//! step of the raft thread as the configuration and the transport do, when a membership entry is applied, and it is
+//! part of every snapshot: a node that starts from one knows whom to talk to.
+//!
+//! **Whose word counts.** The founding members come into the log without an address (the entries are byte for byte
+//! etcd's, whose context is empty), so theirs is what `--cluster` says, at every start anew: a cluster may be moved to
+//! other ports by its command lines. The address of a member that was added later came through the log, all nodes
+//! agreed on it, and it wins over the command line.
+//!
+//! What is left out: whether a member votes. That is the configuration's business.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::address::PeerUrl;
+
+/// One member's address, and how it became known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Where it listens to its peers.
+    pub url: PeerUrl,
+    /// It came through the log: all nodes agree on it. Otherwise it is this node's command line that says so.
+    pub agreed: bool,
+}
+
+/// The address book as of an index of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    members: BTreeMap<u64, Member>,
+    removed: BTreeSet<u64>,
+}
+
+/// Why a change of the membership was not proposed. Nothing has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeRefused {
+    /// To be added, but it is a member.
+    AlreadyMember {
+        /// Who.
+        id: u64,
+        /// Where it listens.
+        url: PeerUrl,
+    },
+    /// To be added, but another member listens there.
+    AddressTaken {
+        /// The other member.
+        id: u64,
+        /// Its address.
+        url: PeerUrl,
+    },
+    /// To be removed, but it is no member.
+    NotAMember {
+        /// Who.
+        id: u64,
+    },
+    /// To be removed, but nobody would be left.
+    LastMember {
+        /// Who.
+        id: u64,
+    },
+}
+
+impl std::fmt::Display for ChangeRefused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ChangeRefused::AlreadyMember { id, url } => write!(f, "node {id} is a member already, at {url}"),
+            ChangeRefused::AddressTaken { id, url } => write!(f, "node {id} is the member at {url}"),
+            ChangeRefused::NotAMember { id } => write!(f, "there is no member {id}"),
+            ChangeRefused::LastMember { id } => write!(f, "node {id} is the last member: nobody would be left"),
+        }
+    }
+}
+
+impl Members {
+    /// The book that a snapshot holds, read by a node whose command line says `cluster`.
+    pub fn restore(
+        members: impl IntoIterator<Item = (u64, Member)>,
+        removed: impl IntoIterator<Item = u64>,
+        cluster: &[PeerUrl],
+    ) -> Members {
+        let own_word = |id: u64| given(cluster, id).cloned();
+        let members = members.into_iter().map(|(id, member)| match own_word(id) {
+            Some(url) if !member.agreed => (id, Member { url, agreed: false }),
+            _ => (id, member),
+        });
+        Members { members: members.collect(), removed: removed.into_iter().collect() }
+    }
+
+    /// All members, by ascending id.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Member)> {
+        self.members.iter().map(|(&id, member)| (id, member))
+    }
+
+    /// Ids that were members and were removed (and not added again since), ascending.
+    pub fn removed(&self) -> impl Iterator<Item = u64> + '_ {
+        self.removed.iter().copied()
+    }
+
+    /// Where a member listens.
+    pub fn url(&self, id: u64) -> Option<&PeerUrl> {
+        self.members.get(&id).map(|member| &member.url)
+    }
+
+    /// Whether this id is a member.
+    pub fn contains(&self, id: u64) -> bool {
+        self.members.contains_key(&id)
+    }
+
+    /// Whether this id was a member and was removed.
+    pub fn was_removed(&self, id: u64) -> bool {
+        self.removed.contains(&id)
+    }
+
+    /// Whether adding `id` at `url` would make sense.
+    pub fn check_add(&self, id: u64, url: &PeerUrl) -> Result<(), ChangeRefused> {
+        if let Some(member) = self.members.get(&id) {
+            return Err(ChangeRefused::AlreadyMember { id, url: member.url.clone() });
+        }
+        match self.members.iter().find(|(_, member)| member.url == *url) {
+            Some((&id, member)) => Err(ChangeRefused::AddressTaken { id, url: member.url.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether removing `id` would make sense.
+    pub fn check_remove(&self, id: u64) -> Result<(), ChangeRefused> {
+        if !self.members.contains_key(&id) {
+            return Err(ChangeRefused::NotAMember { id });
+        }
+        if self.members.len() == 1 {
+            return Err(ChangeRefused::LastMember { id });
+        }
+        Ok(())
+    }
+
+    /// Notes a member whose address went through the log.
+    pub fn add_agreed(&mut self, id: u64, url: PeerUrl) {
+        self.removed.remove(&id);
+        self.members.insert(id, Member { url, agreed: true });
+    }
+
+    /// Notes a founding member; its address is what the command line says. `None` if it does not say.
+    pub fn add_founder(&mut self, id: u64, cluster: &[PeerUrl]) -> Option<&PeerUrl> {
+        self.removed.remove(&id);
+        let url = given(cluster, id)?.clone();
+        // A member that is known already keeps its agreed address.
+        let member = self.members.entry(id).or_insert(Member { url, agreed: false });
+        Some(&member.url)
+    }
+
+    /// Notes that it is no longer a member.
+    pub fn remove(&mut self, id: u64) {
+        self.members.remove(&id);
+        self.removed.insert(id);
+    }
+}
+
+/// The URL that the command line gives for this id.
+pub(crate) fn given(cluster: &[PeerUrl], id: u64) -> Option<&PeerUrl> {
+    usize::try_from(id).ok()?.checked_sub(1).and_then(|position| cluster.get(position))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(port: u16) -> PeerUrl {
+        format!("http://127.0.0.1:{port}").parse().unwrap()
+    }
+
+    fn founders(count: u64) -> Members {
+        let cluster: Vec<PeerUrl> = (1..=count).map(|id| url(id as u16)).collect();
+        let mut members = Members::default();
+        for id in 1..=count {
+            assert!(members.add_founder(id, &cluster).is_some());
+        }
+        members
+    }
+
+    #[test]
+    fn senseless_changes_are_refused() {
+        let members = founders(2);
+        assert_eq!(members.check_add(2, &url(9)), Err(ChangeRefused::AlreadyMember { id: 2, url: url(2) }));
+        assert_eq!(members.check_add(3, &url(2)), Err(ChangeRefused::AddressTaken { id: 2, url: url(2) }));
+        assert_eq!(members.check_add(3, &url(3)), Ok(()));
+        assert_eq!(members.check_remove(3), Err(ChangeRefused::NotAMember { id: 3 }));
+        assert_eq!(members.check_remove(2), Ok(()));
+        assert_eq!(founders(1).check_remove(1), Err(ChangeRefused::LastMember { id: 1 }));
+    }
+
+    #[test]
+    fn a_removed_member_may_come_back() {
+        let mut members = founders(3);
+        members.remove(3);
+        assert!(members.was_removed(3) && !members.contains(3));
+        assert_eq!(members.check_add(3, &url(3)), Ok(()));
+        members.add_agreed(3, url(33));
+        assert!(!members.was_removed(3));
+        assert_eq!(members.url(3), Some(&url(33)));
+    }
+
+    #[test]
+    fn the_command_line_moves_founders_but_not_those_who_were_added() {
+        let mut members = founders(2);
+        members.add_agreed(3, url(3));
+        members.remove(1);
+        let saved: Vec<(u64, Member)> = members.iter().map(|(id, member)| (id, member.clone())).collect();
+        let moved = [url(101), url(102), url(103)];
+        let restored = Members::restore(saved, members.removed(), &moved);
+        assert_eq!(restored.url(2), Some(&url(102)));
+        assert_eq!(restored.url(3), Some(&url(3)));
+        assert!(restored.was_removed(1));
+    }
+
+    #[test]
+    fn replaying_a_founders_entry_does_not_undo_an_agreed_address() {
+        let mut members = Members::default();
+        members.add_agreed(1, url(7));
+        assert_eq!(members.add_founder(1, &[url(1)]), Some(&url(7)));
+        assert_eq!(members.add_founder(2, &[url(1)]), None, "the command line does not name it");
+    }
+}

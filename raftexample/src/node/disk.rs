@@ -1,0 +1,245 @@
+//! What survives a crash: the log and the snapshots, and the order in which they are written.
+//!
+//! A data directory holds `wal/` and `snap/`. Three rules make every moment a good one to be killed in:
+//!
+//! 1. **A snapshot file is complete before the log mentions it.** First the file under a temporary name, synced and
+//!    renamed, then a record in the log: "there is a durable snapshot of this index".
+//! 2. **The log is never cut further than the oldest snapshot that is kept.** Two are kept; should the newest turn out
+//!    to be damaged, the one before it and the log behind that one still make the whole state.
+//! 3. **Any failure to write is final.** What a failed sync has left on the disk nobody knows; the process ends, and the
+//!    next start reads what there is.
+//!
+//! At the start all this is read back ([`Disk::open`]): the newest valid snapshot that the log knows of, then the log
+//! from there.
+//!
+//! What is left out: how records and files look like. That is the business of the crate `wal`.
+
+use std::fmt;
+use std::path::Path;
+
+use raft_core::pb::{Entry, HardState, Snapshot};
+use raft_core::MemoryStorage;
+use wal::{Options, SnapshotDir, Wal};
+
+/// Snapshot files to keep.
+const SNAPSHOTS_KEPT: usize = 2;
+
+/// The disk failed, or holds what cannot be used. One line that says what and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorageFailed(pub String);
+
+impl fmt::Display for StorageFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StorageFailed {}
+
+/// One data directory, open and locked.
+pub struct Disk {
+    wal: Wal,
+    snapshots: SnapshotDir,
+    /// Indexes of the snapshots on disk, as far as the log knows of them, ascending.
+    kept: Vec<u64>,
+}
+
+/// What the disk remembered.
+pub struct State {
+    /// The readable copy of the log, with the snapshot that it begins with.
+    pub storage: MemoryStorage,
+    /// That snapshot, if there is one.
+    pub snapshot: Option<Snapshot>,
+    /// There is nothing: this node has never run, or never got as far as to promise anything.
+    pub empty: bool,
+}
+
+impl Disk {
+    /// Opens the directory, creating it if there is none, and reads it. `node` and `cluster` are remembered: a directory
+    /// of another node is refused.
+    pub fn open(dir: &Path, node: u64, cluster: u64, segment_bytes: u64) -> Result<(Disk, State), StorageFailed> {
+        let metadata = format!("node {node:x} of cluster {cluster:x}");
+        let options = Options { segment_bytes };
+        let (wal, recovered) =
+            Wal::open(&dir.join("wal"), options, metadata.as_bytes()).map_err(|error| fail(&error))?;
+        let snapshots = SnapshotDir::open(&dir.join("snap")).map_err(|error| fail(&error))?;
+        let snapshot = snapshots.load_newest(&recovered.snapshots).map_err(|error| fail(&error))?;
+        let kept = recovered.snapshots.iter().map(|metadata| metadata.index).filter(|&index| index > 0).collect();
+        if let Some(torn) = &recovered.torn {
+            log::warn!(
+                "the log in {} ended in an unfinished write, which was never acknowledged: {torn}",
+                dir.display()
+            );
+        }
+        let index = snapshot.as_ref().map_or(0, |snapshot| snapshot.metadata.index);
+        let entries = recovered.entries(index);
+        let state = assemble(snapshot, recovered.hard_state, recovered.first_index, entries).map_err(|reason| {
+            StorageFailed(format!("the data in {} does not fit together: {reason}", dir.display()))
+        })?;
+        Ok((Disk { wal, snapshots, kept }, state))
+    }
+
+    /// Makes hard state and entries durable. On return they are (the commit index alone may lag behind).
+    pub fn save(&mut self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), StorageFailed> {
+        if hard_state.is_none() && entries.is_empty() {
+            return Ok(());
+        }
+        self.wal.save(hard_state, entries).map_err(|error| fail(&error))
+    }
+
+    /// Makes a snapshot durable: file, then record.
+    pub fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), StorageFailed> {
+        self.snapshots.save(snapshot).map_err(|error| fail(&error))?;
+        self.wal.save_snapshot(&snapshot.metadata).map_err(|error| fail(&error))?;
+        self.kept.push(snapshot.metadata.index);
+        Ok(())
+    }
+
+    /// Removes what nothing needs any more: old snapshot files, and the log that the oldest kept one stands for.
+    pub fn purge(&mut self) -> Result<(), StorageFailed> {
+        let surplus = self.kept.len().saturating_sub(SNAPSHOTS_KEPT);
+        self.kept.drain(..surplus);
+        self.snapshots.purge(SNAPSHOTS_KEPT).map_err(|error| fail(&error))?;
+        if let (Some(&oldest), SNAPSHOTS_KEPT) = (self.kept.first(), self.kept.len()) {
+            self.wal.purge(oldest).map_err(|error| fail(&error))?;
+        }
+        Ok(())
+    }
+}
+
+fn fail(error: &dyn fmt::Display) -> StorageFailed {
+    StorageFailed(error.to_string())
+}
+
+/// Puts the pieces together for Raft: the snapshot, the entries that follow it, and a hard state that fits both. `first`
+/// is where the log begins, whether or not an entry is there.
+fn assemble(
+    snapshot: Option<Snapshot>,
+    mut hard_state: HardState,
+    first: u64,
+    entries: &[Entry],
+) -> Result<State, String> {
+    let mut storage = MemoryStorage::new();
+    let (index, term) = snapshot.as_ref().map_or((0, 0), |snapshot| (snapshot.metadata.index, snapshot.metadata.term));
+    let first = entries.first().map_or(first, |entry| entry.index.max(first));
+    if first > index + 1 {
+        let found = match index {
+            0 => "there is no usable snapshot".to_string(),
+            _ => format!("the newest usable snapshot ends at entry {index}"),
+        };
+        return Err(format!("{found}, but the log begins at entry {first}"));
+    }
+    let last = entries.last().map_or(index, |entry| entry.index);
+    if hard_state.commit > last {
+        return Err(format!("the log ends at {last}, but entries up to {} were committed", hard_state.commit));
+    }
+    if let Some(snapshot) = &snapshot {
+        storage.apply_snapshot(snapshot.clone()).map_err(|error| error.to_string())?;
+        // The process ended between the snapshot's record and the hard state that goes with it. What a snapshot holds is
+        // committed; and nothing was promised yet in a term that had not been written.
+        hard_state.commit = hard_state.commit.max(index);
+        if hard_state.term < term {
+            hard_state = HardState { term, vote: 0, ..hard_state };
+        }
+    }
+    let empty = snapshot.is_none() && entries.is_empty() && hard_state.is_empty();
+    storage.set_hard_state(hard_state);
+    storage.append(entries).map_err(|error| error.to_string())?;
+    Ok(State { storage, snapshot, empty })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raft_core::Storage;
+
+    fn entry(index: u64) -> Entry {
+        Entry { index, term: 2, ..Entry::default() }
+    }
+
+    fn snapshot(index: u64) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        (snapshot.metadata.index, snapshot.metadata.term) = (index, 2);
+        snapshot.metadata.conf_state.voters = vec![1];
+        snapshot
+    }
+
+    fn hard_state(commit: u64) -> HardState {
+        HardState { term: 2, vote: 1, commit }
+    }
+
+    #[test]
+    fn pieces_that_fit_are_put_together() {
+        let state = assemble(None, HardState::default(), 1, &[]).unwrap();
+        assert!(state.empty);
+        let state = assemble(None, hard_state(1), 1, &[entry(1), entry(2)]).unwrap();
+        assert!(!state.empty);
+        assert_eq!(state.storage.last_index(), Ok(2));
+        let state = assemble(Some(snapshot(5)), hard_state(6), 3, &[entry(6)]).unwrap();
+        assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(6), Ok(6)));
+        assert_eq!(state.storage.initial_state().unwrap().0, hard_state(6));
+    }
+
+    #[test]
+    fn pieces_that_do_not_fit_are_refused() {
+        assert!(assemble(None, hard_state(0), 3, &[entry(3)]).is_err(), "the snapshot before 3 is missing");
+        assert!(assemble(Some(snapshot(5)), hard_state(5), 7, &[entry(7)]).is_err(), "6 is missing");
+        assert!(assemble(None, hard_state(3), 1, &[entry(1), entry(2)]).is_err(), "a committed entry is missing");
+        assert!(assemble(Some(snapshot(5)), hard_state(5), 9, &[]).is_err(), "the snapshot of 8 is missing");
+    }
+
+    #[test]
+    fn a_crash_between_a_snapshot_and_its_hard_state_does_no_harm() {
+        let state = assemble(Some(snapshot(5)), HardState { term: 1, vote: 3, commit: 2 }, 6, &[]).unwrap();
+        assert_eq!(state.storage.initial_state().unwrap().0, HardState { term: 2, vote: 0, commit: 5 });
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_old_files_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Disk::open(dir.path(), 1, 0x1000, 1 << 20);
+        let (mut disk, state) = open().unwrap();
+        assert!(state.empty);
+        disk.save(Some(&hard_state(2)), &[entry(1), entry(2)]).unwrap();
+        for index in [1, 2, 3] {
+            disk.save(Some(&hard_state(index + 2)), &[entry(index + 2)]).unwrap();
+            disk.save_snapshot(&snapshot(index)).unwrap();
+            disk.purge().unwrap();
+        }
+        drop(disk);
+        let (_disk, state) = open().unwrap();
+        assert_eq!(state.snapshot, Some(snapshot(3)));
+        assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(4), Ok(5)));
+        assert_eq!(std::fs::read_dir(dir.path().join("snap")).unwrap().count(), SNAPSHOTS_KEPT);
+    }
+
+    #[test]
+    fn a_damaged_newest_snapshot_is_made_up_for_by_the_one_before_and_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Disk::open(dir.path(), 1, 0x1000, 1 << 20);
+        let (mut disk, _) = open().unwrap();
+        disk.save(Some(&hard_state(3)), &[entry(1), entry(2), entry(3)]).unwrap();
+        for index in [1, 2] {
+            disk.save_snapshot(&snapshot(index)).unwrap();
+            disk.purge().unwrap();
+        }
+        drop(disk);
+        let newest = dir.path().join("snap").join(format!("{:016x}-{:016x}.snap", 2, 2));
+        let mut bytes = std::fs::read(&newest).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&newest, bytes).unwrap();
+        let (_disk, state) = open().unwrap();
+        assert_eq!(state.snapshot, Some(snapshot(1)));
+        assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(2), Ok(3)));
+    }
+
+    #[test]
+    fn a_directory_serves_one_process_and_one_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, _) = Disk::open(dir.path(), 1, 0x1000, 1 << 20).unwrap();
+        assert!(Disk::open(dir.path(), 1, 0x1000, 1 << 20).is_err(), "in use");
+        drop(disk);
+        let error = Disk::open(dir.path(), 2, 0x1000, 1 << 20).err().unwrap();
+        assert_eq!(error.to_string().lines().count(), 1);
+    }
+}

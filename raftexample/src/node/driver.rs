@@ -1,0 +1,623 @@
+//! The raft thread: one loop in which everything happens that must happen in order.
+//!
+//! ```text
+//!   wait for input, or for the tick
+//!     │ take everything that waits, up to a limit
+//!     ▼
+//!   propose what clients want ── as one message; ask for reads ── as one question
+//!     ▼
+//!   while there is a Ready:
+//!     send what may go at once          (a leader's entries travel while its own disk writes)
+//!     write: snapshot, hard state, entries ── one batch, one sync
+//!     send what promises something      (votes, acknowledgements: true only now)
+//!     apply what is committed, answer those who waited for it
+//!     ▼
+//!   let those reads go whose index is applied; take a snapshot if enough has been applied
+//! ```
+//!
+//! The order of the middle part is what makes the node safe, and the types of `raft-core` hold it: promises and committed
+//! entries come out of a `Ready` only after it was declared persisted.
+//!
+//! **Time** is counted in ticks, from this thread's own clock. After a pause (a slow disk, a stopped process) the ticks
+//! that were missed are skipped, not made up for: while it could not listen, the node cannot know that the leader was
+//! silent.
+//!
+//! What is left out: threads of its own for the log and for applying; and taking snapshots without holding up the loop.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::RecvTimeoutError;
+use kvstore::Store;
+use parking_lot::RwLock;
+use prost::Message as _;
+use raft_core::pb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, Message, MessageType, Snapshot};
+use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage};
+
+use super::changes::Changes;
+use super::disk::{Disk, State, StorageFailed};
+use super::reads::Reads;
+use super::status::NodeStatus;
+use super::writes::Writes;
+use super::{Change, Ending, Inbox, Input, Refused, Reply, REMOVED, STOPPING, TICK};
+use crate::address::PeerUrl;
+use crate::cli::NodeOptions;
+use crate::codec;
+use crate::members::Members;
+use crate::transport::{Event, Lost, Removed, Transport};
+
+/// Ticks without a heartbeat before an election, at least; twice as many at most.
+const ELECTION_TICKS: usize = 10;
+/// Inputs to take in before the next Ready.
+const INPUTS_PER_TURN: usize = 4096;
+/// Bytes of entries to take in before the next Ready: a batch in the log should not grow without end.
+const BYTES_PER_TURN: usize = 8 << 20;
+/// Bytes of clients' requests to propose before the next Ready.
+const PROPOSAL_BYTES: usize = 1 << 20;
+/// Ticks without a leader after which clients are told at once instead of after their timeout.
+const HOPELESS_TICKS: usize = 3 * ELECTION_TICKS;
+/// Entries kept in the log behind a snapshot, so that a member that is a little behind needs none; fewer if snapshots
+/// are taken more often.
+const TAIL_ENTRIES: u64 = 10_000;
+/// How long a removed node goes on, so that the others hear of its removal and its client gets the answer.
+const REMOVAL_LINGER: Duration = Duration::from_secs(1);
+
+/// Everything that the raft thread owns.
+pub(super) struct Driver {
+    id: u64,
+    cluster: Vec<PeerUrl>,
+    snapshot_count: u64,
+    boot: u64,
+    inbox: Inbox,
+    raw: RawNode<MemoryStorage>,
+    disk: Disk,
+    store: Arc<RwLock<Store>>,
+    members: Members,
+    /// The configuration as of the last applied entry.
+    conf_state: ConfState,
+    removed: Removed,
+    transport: Transport,
+    writes: Writes,
+    reads: Reads,
+    changes: Changes,
+    /// Index and term of the last applied entry.
+    applied: (u64, u64),
+    /// The newest snapshot; 0 if there is none.
+    snapshot_index: u64,
+    /// Entries up to here were committed before this process started: history, told again.
+    history: u64,
+    leader: u64,
+    leaderless_ticks: usize,
+    /// When to end, if this node was removed.
+    end_at: Option<Instant>,
+    stop: bool,
+}
+
+/// Why the loop cannot go on.
+struct Fatal(String);
+
+impl From<Error> for Fatal {
+    fn from(error: Error) -> Fatal {
+        Fatal(error.to_string())
+    }
+}
+
+impl From<StorageFailed> for Fatal {
+    fn from(error: StorageFailed) -> Fatal {
+        Fatal(format!("the disk failed, so this node stops: {error}"))
+    }
+}
+
+impl Driver {
+    /// Puts together a node from what the disk remembers, or a new one.
+    pub(super) fn new(
+        options: &NodeOptions,
+        boot: u64,
+        disk: Disk,
+        state: State,
+        mut transport: Transport,
+        removed: Removed,
+        inbox: Inbox,
+    ) -> Result<Driver, String> {
+        let State { storage, snapshot, empty } = state;
+        let (members, store, conf_state, applied) = match snapshot {
+            None => (Members::default(), Store::new(), ConfState::default(), (0, 0)),
+            Some(Snapshot { data, metadata }) => {
+                let (members, store) = codec::decode_image(data, &options.cluster)
+                    .map_err(|error| format!("the snapshot of index {}: {error}", metadata.index))?;
+                (members, store, metadata.conf_state, (metadata.index, metadata.term))
+            }
+        };
+        let history = storage.initial_state().map_err(|error| error.to_string())?.0.commit;
+        let config = Config {
+            election_tick: ELECTION_TICKS,
+            heartbeat_tick: 1,
+            applied: applied.0,
+            seed: boot,
+            ..Config::new(options.id)
+        };
+        let founders = (1..).zip(&options.cluster).map(|(id, _)| Peer { id, ..Peer::default() });
+        let raw = match (empty, options.join) {
+            (true, false) => RawNode::bootstrap(config, storage, &founders.collect::<Vec<_>>()),
+            (true, true) => RawNode::join(config, storage),
+            (false, _) => RawNode::restart(config, storage),
+        };
+        let raw = raw.map_err(|error| error.to_string())?;
+        // A node that knows nothing yet must be able to answer whoever calls: the command line says where they are.
+        for (id, url) in (1..).zip(&options.cluster).filter(|(id, _)| !members.was_removed(*id)) {
+            transport.add(id, url);
+        }
+        let mut driver = Driver {
+            id: options.id,
+            cluster: options.cluster.clone(),
+            snapshot_count: options.snapshot_count,
+            boot,
+            inbox,
+            raw,
+            disk,
+            store: Arc::new(RwLock::new(store)),
+            members,
+            conf_state,
+            removed,
+            transport,
+            writes: Writes::default(),
+            reads: Reads::new(boot),
+            changes: Changes::new(boot),
+            applied,
+            snapshot_index: applied.0,
+            history,
+            leader: 0,
+            leaderless_ticks: 0,
+            end_at: None,
+            stop: false,
+        };
+        driver.follow_members();
+        Ok(driver)
+    }
+
+    /// The store, for readers.
+    pub(super) fn store(&self) -> Arc<RwLock<Store>> {
+        Arc::clone(&self.store)
+    }
+
+    /// Runs until told to stop, removed, or out of order. Everybody who waits has been answered then.
+    pub(super) fn run(mut self) -> Ending {
+        let ending = self.turn_until_the_end().unwrap_or_else(|Fatal(reason)| Ending::Failed(reason));
+        self.writes.end(STOPPING);
+        self.reads.end(STOPPING);
+        self.changes.end(STOPPING);
+        ending
+    }
+
+    fn turn_until_the_end(&mut self) -> Result<Ending, Fatal> {
+        let mut next_tick = Instant::now() + TICK;
+        loop {
+            self.turn()?;
+            if self.stop {
+                return Ok(Ending::Stopped);
+            }
+            let now = Instant::now();
+            if self.end_at.is_some_and(|end_at| end_at <= now) {
+                return Ok(Ending::Removed);
+            }
+            if now >= next_tick {
+                self.tick(now)?;
+                // Ticks that were missed are skipped.
+                next_tick = if now >= next_tick + TICK { now + TICK } else { next_tick + TICK };
+                continue;
+            }
+            match self.inbox.recv_timeout(next_tick - now) {
+                Ok(input) => self.take_all(input)?,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(Ending::Stopped),
+            }
+        }
+    }
+
+    /// Takes an input, and those that have gathered behind it, up to a limit.
+    fn take_all(&mut self, first: Input) -> Result<(), Fatal> {
+        let now = Instant::now();
+        let mut bytes = 0;
+        let mut next = Some(first);
+        for _ in 0..INPUTS_PER_TURN {
+            let Some(input) = next else { return Ok(()) };
+            if let Input::Peer(Event::Message(message)) = &input {
+                bytes += message.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+            }
+            self.take(input, now)?;
+            if bytes >= BYTES_PER_TURN {
+                return Ok(());
+            }
+            next = self.inbox.try_recv().ok();
+        }
+        // The limit is looked at before the inbox is: nothing that was taken out is left.
+        match next {
+            Some(input) => self.take(input, now),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, input: Input, now: Instant) -> Result<(), Fatal> {
+        match input {
+            Input::Write { counter, data, reply } => self.writes.add(counter, data, reply, now),
+            Input::Read { reply } => self.reads.add(reply, now),
+            Input::Change { change, reply } => self.take_change(change, reply, now),
+            Input::Status { reply } => {
+                let keys = self.store.read().len();
+                // An error means that nobody waits any more.
+                let _ = reply.send(NodeStatus::gather(&self.raw, &self.members, keys, self.snapshot_index));
+            }
+            Input::Peer(event) => self.take_event(event, now)?,
+            Input::Stop => self.stop = true,
+        }
+        Ok(())
+    }
+
+    fn take_change(&mut self, change: Change, reply: Reply, now: Instant) {
+        if self.members.iter().next().is_none() {
+            // Not even the founders' entries have come: there is nothing to check the change against.
+            let _ = reply.send(Err(Refused::NotDone("this node has not heard from the cluster yet")));
+            return;
+        }
+        self.changes.add(change, reply, now);
+    }
+
+    fn take_event(&mut self, event: Event, now: Instant) -> Result<(), Fatal> {
+        match event {
+            Event::Message(message) => return self.step(message).map(drop),
+            Event::Unreachable { id } => self.raw.report_unreachable(id),
+            Event::SnapshotSent { id, delivered } => {
+                let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.raw.report_snapshot(id, status);
+            }
+            Event::Undelivered { entries } => self.undelivered(entries),
+            // A node that was added again may hear this from somebody who does not know yet; it has a leader then.
+            Event::ToldRemoved { by } if self.leader == 0 && self.end_at.is_none() => {
+                log::info!("node {by} says that this node was removed from the cluster");
+                self.end_at = Some(now);
+            }
+            Event::ToldRemoved { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Lets Raft take a message. A message that it does not want does no harm; answers whether it was taken.
+    fn step(&mut self, message: Message) -> Result<bool, Fatal> {
+        let kind = message.kind();
+        match self.raw.step(message) {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_fatal() => Err(error.into()),
+            Err(error) => {
+                log::debug!("message {kind:?} was not taken: {error}");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Entries of proposals that never left this node: those of its own clients are proposed again.
+    fn undelivered(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            if entry.is_conf_change() {
+                if let Ok(change) = ConfChange::decode(entry.data) {
+                    self.changes.undelivered(change.id);
+                }
+            } else if let Ok((id, _)) = codec::decode_request(entry.data) {
+                if id.node == self.id && id.boot == self.boot {
+                    self.writes.undelivered(id.counter);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> Result<(), Fatal> {
+        self.raw.tick()?;
+        self.leaderless_ticks = if self.leader == 0 { self.leaderless_ticks + 1 } else { 0 };
+        let hopeless = self.leaderless_ticks > HOPELESS_TICKS;
+        self.writes.expire(now, hopeless);
+        self.reads.expire(now, hopeless);
+        self.changes.expire(now, hopeless);
+        Ok(())
+    }
+
+    /// Hands the clients' wishes to Raft, then does what Raft asks for, until it asks for nothing.
+    fn turn(&mut self) -> Result<(), Fatal> {
+        self.propose_writes()?;
+        self.propose_changes()?;
+        self.ask_for_reads()?;
+        while self.raw.has_ready() {
+            self.process_ready()?;
+            // More may be waiting than fits into one batch, and a leader may just have been found.
+            self.propose_writes()?;
+        }
+        self.reads.release(self.applied.0);
+        self.notice_own_removal();
+        self.snapshot_if_due()
+    }
+
+    /// Proposes what is held, as one message.
+    fn propose_writes(&mut self) -> Result<(), Fatal> {
+        if !self.writes.any_held() || self.end_at.is_some() {
+            return Ok(());
+        }
+        let status = self.raw.basic_status();
+        if status.soft_state.lead == 0 {
+            return Ok(());
+        }
+        let batch = self.writes.next_batch(PROPOSAL_BYTES);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (entries, counters) = batch.split();
+        let proposal = Message { from: self.id, entries, ..Message::of(MessageType::MsgProp) };
+        if self.step(proposal)? {
+            let leading = status.soft_state.state == StateType::Leader;
+            self.writes.proposed(counters, status.hard_state.term, leading);
+        } else {
+            self.writes.put_back(counters);
+        }
+        Ok(())
+    }
+
+    fn propose_changes(&mut self) -> Result<(), Fatal> {
+        if self.leader == 0 || self.end_at.is_some() {
+            return Ok(());
+        }
+        while let Some(held) = self.changes.next(&self.members) {
+            match self.raw.propose_conf_change(held.entry()) {
+                Ok(()) => self.changes.proposed(held),
+                Err(error) if error.is_fatal() => return Err(error.into()),
+                Err(error) => {
+                    log::debug!("a change of the membership was not taken: {error}");
+                    self.changes.put_back(held);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_for_reads(&mut self) -> Result<(), Fatal> {
+        if self.leader == 0 {
+            return Ok(());
+        }
+        let Some(context) = self.reads.next_question(Instant::now()) else { return Ok(()) };
+        match self.raw.read_index(context.clone()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_fatal() => Err(error.into()),
+            Err(_) => {
+                self.reads.dropped(Some(&context));
+                Ok(())
+            }
+        }
+    }
+
+    /// One Ready, in the order that makes it safe.
+    fn process_ready(&mut self) -> Result<(), Fatal> {
+        let mut ready = self.raw.ready()?;
+        self.note_soft_state(&ready);
+        self.send(ready.take_messages());
+        self.persist(&ready)?;
+        for context in ready.dropped_reads() {
+            self.reads.dropped(Some(context));
+        }
+        for state in ready.take_read_states() {
+            self.reads.answered(&state.request_ctx, state.index);
+        }
+        let mut persisted = ready.persisted();
+        self.send(persisted.take_messages());
+        self.apply(persisted.take_committed_entries())?;
+        self.raw.advance(persisted)?;
+        Ok(())
+    }
+
+    fn note_soft_state(&mut self, ready: &Ready) {
+        let Some(soft_state) = ready.soft_state() else { return };
+        if soft_state.lead != self.leader {
+            self.leader = soft_state.lead;
+            self.leaderless_ticks = 0;
+            // Whoever was asked is not the one to answer any more.
+            self.reads.dropped(None);
+        }
+    }
+
+    /// Hands messages to the transport, and what it could not take back to where it came from.
+    fn send(&mut self, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        let Lost { unreachable, snapshots, proposals } = self.transport.send(messages);
+        for id in unreachable {
+            self.raw.report_unreachable(id);
+        }
+        for id in snapshots {
+            self.raw.report_snapshot(id, SnapshotStatus::Failure);
+        }
+        self.undelivered(proposals);
+    }
+
+    /// Makes a Ready durable, then lets the readable copy of the log follow.
+    fn persist(&mut self, ready: &Ready) -> Result<(), Fatal> {
+        if let Some(snapshot) = ready.snapshot() {
+            self.install(snapshot)?;
+        }
+        self.disk.save(ready.hard_state().as_ref(), ready.entries())?;
+        let storage = self.raw.storage_mut();
+        storage.append(ready.entries()).map_err(Error::Storage)?;
+        if let Some(hard_state) = ready.hard_state() {
+            storage.set_hard_state(hard_state);
+        }
+        Ok(())
+    }
+
+    /// Takes over a leader's snapshot in place of log and store.
+    fn install(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
+        let metadata = &snapshot.metadata;
+        // Before anything is given up for it.
+        let (members, store) = codec::decode_image(snapshot.data.clone(), &self.cluster)
+            .map_err(|error| Fatal(format!("the snapshot of index {} cannot be restored: {error}", metadata.index)))?;
+        self.disk.save_snapshot(snapshot)?;
+        self.disk.purge()?;
+        self.raw.storage_mut().apply_snapshot(snapshot.clone()).map_err(Error::Storage)?;
+        log::info!("took over a snapshot of index {} from the leader: {} keys", metadata.index, store.len());
+        *self.store.write() = store;
+        self.members = members;
+        self.conf_state = metadata.conf_state.clone();
+        self.applied = (metadata.index, metadata.term);
+        self.snapshot_index = metadata.index;
+        self.writes.lose_sight();
+        self.changes.lose_sight();
+        self.follow_members();
+        Ok(())
+    }
+
+    /// Applies committed entries, in order, and answers those who waited for them.
+    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
+        let mut done: Vec<Reply> = Vec::new();
+        let store = Arc::clone(&self.store);
+        let mut entries = entries.into_iter().peekable();
+        while entries.peek().is_some() {
+            // One lock for a run of ordinary entries; membership is not the store's business.
+            let mut locked = store.write();
+            while let Some(entry) = entries.next_if(|entry| entry.kind() == Some(EntryType::EntryNormal)) {
+                self.enter_term(&entry);
+                self.apply_normal(&mut locked, entry, &mut done)?;
+            }
+            if let Some(entry) = entries.next() {
+                locked.skip(entry.index);
+                drop(locked);
+                self.enter_term(&entry);
+                done.extend(self.apply_change(&entry)?);
+            }
+        }
+        for reply in done {
+            // An error means that the client has gone away.
+            let _ = reply.send(Ok(()));
+        }
+        Ok(())
+    }
+
+    fn enter_term(&mut self, entry: &Entry) {
+        if entry.term > self.applied.1 {
+            self.writes.term_begins(entry.term, Instant::now());
+        }
+        self.applied = (entry.index, entry.term);
+    }
+
+    fn apply_normal(&mut self, store: &mut Store, entry: Entry, done: &mut Vec<Reply>) -> Result<(), Fatal> {
+        if entry.data.is_empty() {
+            // A new leader's first entry, or a refused change of the membership.
+            store.skip(entry.index);
+            return Ok(());
+        }
+        let (id, command) = codec::decode_request(entry.data).map_err(|error| {
+            Fatal(format!("this node stops at entry {}, which it cannot apply: {error}", entry.index))
+        })?;
+        store.apply(entry.index, command);
+        if id.node == self.id && id.boot == self.boot {
+            done.extend(self.writes.applied(id.counter));
+        }
+        Ok(())
+    }
+
+    /// Changes configuration, address book and transport together. Returns who waits for it.
+    fn apply_change(&mut self, entry: &Entry) -> Result<Option<Reply>, Fatal> {
+        let unreadable = |what: &dyn std::fmt::Display| {
+            Fatal(format!(
+                "this node stops at entry {}, a change of the membership that it cannot read: {what}",
+                entry.index
+            ))
+        };
+        if entry.kind() != Some(EntryType::EntryConfChange) {
+            return Err(unreadable(&"changes of several members at once are of a newer version"));
+        }
+        let change = ConfChange::decode(entry.data.clone()).map_err(|error| unreadable(&error))?;
+        match self.raw.apply_conf_change(change.clone()) {
+            Ok(conf_state) => self.conf_state = conf_state,
+            Err(error) if error.is_fatal() => return Err(error.into()),
+            Err(error) => {
+                // Every node finds the same fault in the same entry, so all of them pass over it.
+                log::warn!("the change of the membership at index {} has no effect: {error}", entry.index);
+                return Ok(self.changes.applied(change.id));
+            }
+        }
+        let id = change.node_id;
+        match ConfChangeType::try_from(change.change_type) {
+            Ok(ConfChangeType::ConfChangeRemoveNode) => {
+                self.members.remove(id);
+                log::info!("node {id} was removed from the cluster");
+            }
+            Ok(_) => self.add_member(id, &change.context).map_err(|error| unreadable(&error))?,
+            Err(_) => return Err(unreadable(&"its type is unknown")),
+        }
+        self.follow_members();
+        Ok(self.changes.applied(change.id))
+    }
+
+    fn add_member(&mut self, id: u64, context: &[u8]) -> Result<(), String> {
+        if context.is_empty() {
+            match self.members.add_founder(id, &self.cluster) {
+                Some(url) => log::info!("node {id} at {url} is a member (the address is the command line's)"),
+                None => log::warn!("node {id} is a member, but --cluster does not say where it is"),
+            }
+            return Ok(());
+        }
+        let text = std::str::from_utf8(context).map_err(|error| error.to_string())?;
+        let url: PeerUrl = text.parse().map_err(|error: crate::address::PeerUrlError| error.to_string())?;
+        log::info!("node {id} at {url} is a member");
+        self.members.add_agreed(id, url);
+        Ok(())
+    }
+
+    /// Lets the transport, and this node itself, follow the address book.
+    fn follow_members(&mut self) {
+        for (id, member) in self.members.iter() {
+            self.transport.add(id, &member.url);
+        }
+        let removed: BTreeSet<u64> = self.members.removed().collect();
+        for &id in &removed {
+            self.transport.remove(id);
+        }
+        *self.removed.write() = removed;
+    }
+
+    /// A node that was removed goes on for a moment, then ends. History, told again at a restart, may tell of a removal
+    /// that was followed by an addition: only its end counts.
+    fn notice_own_removal(&mut self) {
+        if self.end_at.is_none() && self.members.was_removed(self.id) && self.applied.0 >= self.history {
+            self.end_at = Some(Instant::now() + REMOVAL_LINGER);
+            self.writes.end(REMOVED);
+            self.reads.end(REMOVED);
+        }
+    }
+
+    /// Takes a snapshot when enough has been applied since the last one; and after a change of the membership, once the
+    /// log's beginning is gone: a newcomer must be sent a snapshot that knows of it.
+    fn snapshot_if_due(&mut self) -> Result<(), Fatal> {
+        let (index, _) = self.applied;
+        let count_due = index >= self.snapshot_index.saturating_add(self.snapshot_count);
+        let outdated = self.snapshot_index > 0 && index > self.snapshot_index && {
+            let storage = self.raw.storage();
+            storage.first_index().is_ok_and(|first| first > 1)
+                && storage.initial_state().is_ok_and(|(_, conf_state)| conf_state != self.conf_state)
+        };
+        if !count_due && !outdated {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let data = codec::encode_image(&self.members, &self.store.read());
+        let storage = self.raw.storage_mut();
+        let snapshot = storage.create_snapshot(index, Some(self.conf_state.clone()), data).map_err(Error::Storage)?;
+        self.disk.save_snapshot(&snapshot)?;
+        self.snapshot_index = index;
+        let storage = self.raw.storage_mut();
+        let compact_to = index.saturating_sub(self.snapshot_count.min(TAIL_ENTRIES));
+        if storage.first_index().is_ok_and(|first| first <= compact_to) {
+            storage.compact(compact_to).map_err(Error::Storage)?;
+        }
+        self.disk.purge()?;
+        let (bytes, millis) = (snapshot.data.len(), began.elapsed().as_millis());
+        log::info!("took a snapshot of index {index}: {bytes} bytes in {millis} ms; the log begins after {compact_to}");
+        Ok(())
+    }
+}

@@ -1,0 +1,363 @@
+//! The node: Raft, log, store and members, owned by one thread, and the handle by which everybody else reaches it.
+//!
+//! ```text
+//!  HTTP tasks ──┐                               ┌──► WAL, snapshots      (disk.rs)
+//!  peer server ─┼─► inbox ─► the raft thread ───┼──► store                (shared for reading)
+//!  signals ─────┘   bounded    (driver.rs)      ├──► transport            (bounded queues)
+//!                                               └──► answers              (writes.rs, reads.rs, changes.rs)
+//! ```
+//!
+//! One thread owns the state machine and everything that must change in step with it, so that no lock orders what Raft
+//! orders already. It never waits for a socket; it waits for its inbox, and for the disk. Whatever has gathered in the
+//! inbox meanwhile goes through in one round: one batch in the log, one sync for all of it.
+//!
+//! **The one lock** is around the store. The raft thread writes it while it applies; readers take it for the time of one
+//! look-up, in their own tasks, after the raft thread has told them that the store is recent enough. Sending values
+//! through the raft thread instead would make it the bottleneck of reads that have nothing to ask Raft.
+//!
+//! **Bounds.** The inbox holds [`INBOX_CAPACITY`] inputs. Clients may have [`CLIENT_REQUESTS`] of them under way, fewer
+//! than that: they can never keep the peers' messages out. Beyond its share, a client is told to come back later, and
+//! a peer's message is refused, which Raft makes up for.
+//!
+//! What is left out: separate threads for the log and for applying.
+
+mod changes;
+mod disk;
+mod driver;
+mod reads;
+mod status;
+mod writes;
+
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+use kvstore::{Command, Store};
+use parking_lot::RwLock;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::address::PeerUrl;
+use crate::cli::NodeOptions;
+use crate::codec::{self, RequestId};
+use crate::members::ChangeRefused;
+use crate::transport::server::SnapshotCheck;
+use crate::transport::{Event, Removed, Sink, Transport};
+
+pub use disk::{Disk, StorageFailed};
+pub use status::{MemberStatus, NodeStatus, ProgressStatus};
+
+/// Inputs that may wait for the raft thread.
+pub const INBOX_CAPACITY: usize = 8192;
+/// Requests of clients that may be under way at a time; the rest of the inbox is for the peers.
+pub const CLIENT_REQUESTS: usize = 4096;
+/// One tick of Raft's clock. Heartbeats go out every tick, elections begin after ten to nineteen without one.
+pub const TICK: Duration = Duration::from_millis(100);
+/// A client's request is answered within this time, one way or the other.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// The raft thread gives this answer itself; a task waits a little longer, in case a disk holds up the thread.
+const HANDLE_TIMEOUT: Duration = Duration::from_secs(7);
+
+/// How a request ended that was not done, or may not have been.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It was not done and will not be: to repeat it is safe. Says why.
+    NotDone(&'static str),
+    /// It may have been done, or may be done yet. Says why nobody knows.
+    Unknown(&'static str),
+    /// The membership does not allow it; nothing was proposed.
+    Change(ChangeRefused),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refused::NotDone(why) => write!(f, "not done: {why}; nothing has changed, try again"),
+            Refused::Unknown(why) => {
+                write!(f, "outcome not known: {why}; it may have been done, or may be done yet: read to find out")
+            }
+            Refused::Change(refused) => write!(f, "refused: {refused}"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// Where the answer to a request goes.
+pub(crate) type Reply = oneshot::Sender<Result<(), Refused>>;
+
+/// A change of the membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Make it a voting member.
+    Add {
+        /// Its id.
+        id: u64,
+        /// Where it listens to its peers.
+        url: PeerUrl,
+    },
+    /// Let it be a member no more.
+    Remove {
+        /// Its id.
+        id: u64,
+    },
+}
+
+/// What the raft thread can be told.
+pub(crate) enum Input {
+    /// Get this request into the log.
+    Write { counter: u64, data: Bytes, reply: Reply },
+    /// Say when a read that begins now would not be stale.
+    Read { reply: Reply },
+    /// Change the membership.
+    Change { change: Change, reply: Reply },
+    /// Say how things are.
+    Status { reply: oneshot::Sender<NodeStatus> },
+    /// Something from the transport.
+    Peer(Event),
+    /// Answer everybody and end.
+    Stop,
+}
+
+/// How the raft thread ended.
+#[derive(Debug)]
+pub enum Ending {
+    /// It was told to stop.
+    Stopped,
+    /// This node was removed from the cluster.
+    Removed,
+    /// It could not go on: the disk failed, or the log holds what this version cannot read.
+    Failed(String),
+}
+
+/// The node as the rest of the process sees it. Clones share it.
+#[derive(Clone)]
+pub struct NodeHandle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    inbox: Sender<Input>,
+    store: Arc<RwLock<Store>>,
+    node: u64,
+    boot: u64,
+    counter: AtomicU64,
+    under_way: AtomicUsize,
+}
+
+/// One client's share of the inbox, given back when dropped.
+struct Permit<'a>(&'a AtomicUsize);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A started node.
+pub struct Running {
+    /// The way to talk to it.
+    pub handle: NodeHandle,
+    /// Ends when the raft thread does.
+    pub thread: JoinHandle<Ending>,
+    /// Brings the transport's events to it.
+    pub sink: Sink,
+    /// Who was removed, for the peer server.
+    pub removed: Removed,
+    /// Whether a snapshot could be restored, for the peer server.
+    pub check_snapshot: SnapshotCheck,
+}
+
+/// Starts the raft thread on what the disk holds. Sockets are the business of `runtime`.
+pub fn start(options: &NodeOptions, disk: Disk, recovered: disk::State, runtime: Handle) -> Result<Running, String> {
+    let (sender, inbox) = crossbeam_channel::bounded(INBOX_CAPACITY);
+    let boot = random();
+    let removed = Removed::default();
+    let sink = sink(sender.clone());
+    let transport = Transport::new(options.id, Arc::clone(&sink), runtime);
+    let driver = driver::Driver::new(options, boot, disk, recovered, transport, Arc::clone(&removed), inbox)?;
+    let store = driver.store();
+    let shared = Shared {
+        inbox: sender,
+        store,
+        node: options.id,
+        boot,
+        counter: AtomicU64::new(0),
+        under_way: AtomicUsize::new(0),
+    };
+    let thread = std::thread::Builder::new().name("raft".into()).spawn(|| driver.run());
+    let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+    let cluster = options.cluster.clone();
+    let check_snapshot: SnapshotCheck = Arc::new(move |snapshot| {
+        codec::decode_image(snapshot.data.clone(), &cluster).map(drop).map_err(|error| error.to_string())
+    });
+    Ok(Running { handle: NodeHandle { shared: Arc::new(shared) }, thread, sink, removed, check_snapshot })
+}
+
+fn sink(inbox: Sender<Input>) -> Sink {
+    Arc::new(move |event| match inbox.try_send(Input::Peer(event)) {
+        Err(crossbeam_channel::TrySendError::Full(Input::Peer(event))) => Err(Box::new(event)),
+        // Sent; or nobody listens any more, and nobody misses it.
+        _ => Ok(()),
+    })
+}
+
+/// A number that no other start of any node has: the standard library seeds its hash maps from the system.
+fn random() -> u64 {
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+impl NodeHandle {
+    /// Has the command carried out. `Ok` once it is committed, and applied on this node.
+    pub async fn write(&self, command: Command) -> Result<(), Refused> {
+        let counter = self.shared.counter.fetch_add(1, Ordering::Relaxed);
+        let id = RequestId { node: self.shared.node, boot: self.shared.boot, counter };
+        let data = codec::encode_request(id, &command);
+        let silent = Refused::Unknown("this node is held up");
+        self.ask(|reply| Input::Write { counter, data, reply }, silent).await
+    }
+
+    /// Waits until the store is as recent as any write that was acknowledged before this call.
+    pub async fn wait_until_current(&self) -> Result<(), Refused> {
+        self.ask(|reply| Input::Read { reply }, Refused::NotDone("this node is held up")).await
+    }
+
+    /// Looks into this node's own store, as it is now.
+    pub fn local_value(&self, key: &[u8]) -> Option<Bytes> {
+        self.shared.store.read().get(key)
+    }
+
+    /// Changes the membership. `Ok` once the change is applied on this node.
+    pub async fn change_members(&self, change: Change) -> Result<(), Refused> {
+        let silent = Refused::Unknown("this node is held up");
+        self.ask(|reply| Input::Change { change, reply }, silent).await
+    }
+
+    /// How the node is.
+    pub async fn status(&self) -> Result<NodeStatus, Refused> {
+        let _permit = self.permit()?;
+        let (reply, answer) = oneshot::channel();
+        self.tell(Input::Status { reply })?;
+        match tokio::time::timeout(HANDLE_TIMEOUT, answer).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(_)) => Err(Refused::NotDone(STOPPING)),
+            Err(_) => Err(Refused::NotDone("this node is held up")),
+        }
+    }
+
+    /// Tells the raft thread to answer everybody and end. May wait for room in the inbox.
+    pub fn stop(&self) {
+        // An error means that it has ended already.
+        let _ = self.shared.inbox.send(Input::Stop);
+    }
+
+    /// Sends a request in and waits for its answer; `silent` is the answer if there is none.
+    async fn ask(&self, input: impl FnOnce(Reply) -> Input, silent: Refused) -> Result<(), Refused> {
+        let _permit = self.permit()?;
+        let (reply, answer) = oneshot::channel();
+        self.tell(input(reply))?;
+        match tokio::time::timeout(HANDLE_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The thread answers everybody before it ends, except when it fails.
+            Ok(Err(_)) | Err(_) => Err(silent),
+        }
+    }
+
+    fn permit(&self) -> Result<Permit<'_>, Refused> {
+        let permit = Permit(&self.shared.under_way);
+        if self.shared.under_way.fetch_add(1, Ordering::Relaxed) >= CLIENT_REQUESTS {
+            return Err(Refused::NotDone("too many requests are under way"));
+        }
+        Ok(permit)
+    }
+
+    fn tell(&self, input: Input) -> Result<(), Refused> {
+        self.shared.inbox.try_send(input).map_err(|error| match error {
+            crossbeam_channel::TrySendError::Full(_) => Refused::NotDone("too many requests are under way"),
+            crossbeam_channel::TrySendError::Disconnected(_) => Refused::NotDone(STOPPING),
+        })
+    }
+}
+
+/// Why a request is refused at the end.
+pub(crate) const STOPPING: &str = "this node is stopping";
+/// Why a request is refused by a node that is no member any more.
+pub(crate) const REMOVED: &str = "this node was removed from the cluster";
+/// Why a request is refused when there is nobody to lead.
+pub(crate) const NO_LEADER: &str = "there is no leader, or no quorum to elect one";
+
+/// What the raft thread receives from.
+pub(crate) type Inbox = Receiver<Input>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(capacity: usize) -> (NodeHandle, Inbox) {
+        let (inbox, receiver) = crossbeam_channel::bounded(capacity);
+        let shared = Shared {
+            inbox,
+            store: Arc::default(),
+            node: 1,
+            boot: 7,
+            counter: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
+        };
+        (NodeHandle { shared: Arc::new(shared) }, receiver)
+    }
+
+    fn block_on<F: std::future::Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn a_full_inbox_refuses_and_gives_the_permit_back() {
+        let (handle, inbox) = handle(0);
+        let command = Command::Delete { key: "k".into() };
+        assert!(matches!(block_on(handle.write(command.clone())), Err(Refused::NotDone(_))));
+        assert_eq!(handle.shared.under_way.load(Ordering::Relaxed), 0);
+        drop(inbox);
+        assert_eq!(block_on(handle.write(command)), Err(Refused::NotDone(STOPPING)));
+    }
+
+    #[test]
+    fn clients_have_their_share_and_no_more() {
+        let (handle, _inbox) = handle(INBOX_CAPACITY);
+        handle.shared.under_way.store(CLIENT_REQUESTS, Ordering::Relaxed);
+        assert!(matches!(block_on(handle.wait_until_current()), Err(Refused::NotDone(_))));
+        assert_eq!(handle.shared.under_way.load(Ordering::Relaxed), CLIENT_REQUESTS);
+    }
+
+    #[test]
+    fn every_write_has_an_id_of_its_own() {
+        let (handle, inbox) = handle(8);
+        let served = std::thread::spawn(move || {
+            let mut ids = Vec::new();
+            for input in inbox.iter().take(2) {
+                let Input::Write { data, reply, .. } = input else { panic!("not a write") };
+                ids.push(codec::decode_request(data).unwrap().0);
+                reply.send(Ok(())).unwrap();
+            }
+            ids
+        });
+        for _ in 0..2 {
+            assert_eq!(block_on(handle.write(Command::Delete { key: "k".into() })), Ok(()));
+        }
+        let expected = [0, 1].map(|counter| RequestId { node: 1, boot: 7, counter });
+        assert_eq!(served.join().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_thread_that_dies_without_an_answer_leaves_a_write_unknown() {
+        let (handle, inbox) = handle(8);
+        let served = std::thread::spawn(move || drop(inbox.recv()));
+        let answer = block_on(handle.write(Command::Delete { key: "k".into() }));
+        assert!(matches!(answer, Err(Refused::Unknown(_))));
+        served.join().unwrap();
+    }
+}
