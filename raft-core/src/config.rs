@@ -119,10 +119,11 @@ impl Config {
         Ok(())
     }
 
-    /// The limit on what is being applied, in encoded bytes.
+    /// The limit on what is being applied, in encoded bytes. Never 0: that would be reached by nothing at all, and
+    /// nothing would ever be applied.
     pub(crate) fn max_applying_bytes(&self) -> u64 {
         match self.max_committed_size_per_ready {
-            0 => self.max_size_per_msg,
+            0 => self.max_size_per_msg.max(1),
             limit => limit,
         }
     }

@@ -48,12 +48,10 @@ pub enum Error {
     AdvanceUnexpected,
     /// `bootstrap` or `join` on a storage that already holds a log, or `restart` on an empty one.
     WrongConstructor(&'static str),
-    /// The storage holds a hard state that its own log contradicts.
+    /// The storage holds a hard state whose commit index is beyond its log: committed entries are missing.
     HardStateOutOfRange {
         /// The recorded commit index.
         commit: u64,
-        /// The lowest commit index that the log allows.
-        first: u64,
         /// The log's last index.
         last: u64,
     },
@@ -143,11 +141,11 @@ impl fmt::Display for Error {
             Error::ReadyNotAdvanced => write!(f, "the previous Ready was not advanced; pass it to advance() first"),
             Error::AdvanceUnexpected => write!(f, "there is no such Ready to advance"),
             Error::WrongConstructor(what) => f.write_str(what),
-            Error::HardStateOutOfRange { commit, first, last } => write!(
+            Error::HardStateOutOfRange { commit, last } => write!(
                 f,
-                "the stored commit index {commit} is outside of the log's range [{first}, {last}]: the log and the \
-                 hard state do not belong together; restore the missing log or snapshot, or remove this node from \
-                 the cluster and add it again under a new id"
+                "the stored commit index {commit} is beyond the log's last index {last}: committed entries are \
+                 missing; restore the missing log or snapshot, or remove this node from the cluster and add it again \
+                 under a new id"
             ),
             Error::AppliedOutOfRange { applied, first, committed } => {
                 write!(f, "applied index {applied} is outside of [{first}, {committed}]")

@@ -89,6 +89,8 @@ pub mod confchange;
 mod config;
 pub mod describe;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod log;
 #[cfg(feature = "node")]
 mod node;

@@ -20,7 +20,7 @@
 use bytes::Bytes;
 
 use crate::confchange::ConfChangeKind;
-use crate::config::{Config, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, NONE};
+use crate::config::{is_local_thread, Config, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, NONE};
 use crate::error::Error;
 use crate::log::EntryId;
 use crate::pb::{ConfChange, ConfChangeType, ConfChangeV2, ConfState, Entry, HardState, Message, MessageType};
@@ -262,8 +262,14 @@ impl<S: Storage> RawNode<S> {
                 _ => {}
             }
         }
-        if is_local(kind) {
+        // A leader of such a name would be sent what is meant for the storage threads.
+        if is_local(kind) || is_local_thread(from) {
             return Err(Error::StepLocalMessage);
+        }
+        let may_be_unsigned =
+            matches!(kind, MessageType::MsgProp | MessageType::MsgReadIndex | MessageType::MsgForgetLeader);
+        if from == NONE && !may_be_unsigned {
+            return Err(Error::Malformed { from, what: "it has no sender" });
         }
         if is_response(kind) && !self.raft.tracker.progress.contains_key(&from) {
             return Err(Error::StepPeerNotFound { from });
@@ -282,6 +288,9 @@ impl<S: Storage> RawNode<S> {
 
     fn storage_applied(&mut self, message: &Message) -> Result<(), Error> {
         match ApplyDone::of(&message.entries) {
+            Some(done) if done.index > self.raft.log.applying => {
+                Err(Error::Malformed { from: message.from, what: "it reports entries that were never handed out" })
+            }
             Some(done) => self.raft.applied_entries(done.index, done.bytes, done.payload_bytes),
             None => Ok(()),
         }
@@ -532,6 +541,18 @@ impl<S: Storage> RawNode<S> {
     /// The storage, to put into it what a `Ready` asks for.
     pub fn storage_mut(&mut self) -> &mut S {
         &mut self.raft.log.storage
+    }
+
+    /// Whether the node is out of order, for tests.
+    #[cfg(test)]
+    pub(crate) fn is_faulted(&self) -> bool {
+        self.fault.is_some()
+    }
+
+    /// The protocol's state, for tests that look behind the API.
+    #[cfg(test)]
+    pub(crate) fn raft(&self) -> &Raft<S> {
+        &self.raft
     }
 
     /// Test hook: fixes the election timeout until the next change of role or term.

@@ -127,7 +127,32 @@ impl<S: Storage> Raft<S> {
             }
         } else {
             self.log_vote("rejected", kind, message, "")?;
-            self.send(Message { to: message.from, term: self.term, reject: true, ..Message::of(response) });
+            let mut answer = Message { to: message.from, term: self.term, reject: true, ..Message::of(response) };
+            self.share_commit(&mut answer)?;
+            self.send(answer);
+        }
+        Ok(())
+    }
+
+    /// A node that does not vote in its own configuration, but is asked to, knows of a committed change that the
+    /// candidate has not heard of, and cannot campaign itself. If its log is the longer one, neither could ever win:
+    /// the last leader may have demoted itself and crashed before it could tell. So it says how far it knows the log
+    /// to be committed. (raft-rs does so in all vote messages; etcd has no answer.)
+    fn share_commit(&self, answer: &mut Message) -> Result<(), Error> {
+        if !self.tracker.config.voters.contains(self.id) {
+            if let Some(log_term) = self.log.term(self.log.committed)? {
+                answer.commit = self.log.committed;
+                answer.log_term = log_term;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up what [`Self::share_commit`] says: if the entry is in this log too, everything up to it is committed.
+    pub(super) fn learn_commit(&mut self, message: &Message) -> Result<(), Error> {
+        let id = EntryId { term: message.log_term, index: message.commit };
+        if message.reject && self.log.maybe_commit(id)? {
+            info!("{:x} [commit: {}] learned the commit index from {:x}", self.id, id.index, message.from);
         }
         Ok(())
     }

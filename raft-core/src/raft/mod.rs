@@ -174,11 +174,13 @@ impl<S: Storage> Raft<S> {
         if hard_state.is_empty() {
             return Ok(());
         }
-        let (first, last) = (self.log.committed, self.log.last_index()?);
-        if hard_state.commit < first || hard_state.commit > last {
-            return Err(Error::HardStateOutOfRange { commit: hard_state.commit, first, last });
+        let last = self.log.last_index()?;
+        if hard_state.commit > last {
+            return Err(Error::HardStateOutOfRange { commit: hard_state.commit, last });
         }
-        self.log.committed = hard_state.commit;
+        // Below the snapshot it is merely behind: a snapshot holds nothing that is not committed, and it may have
+        // become durable first.
+        self.log.committed = self.log.committed.max(hard_state.commit);
         self.term = hard_state.term;
         self.vote = hard_state.vote;
         Ok(())
@@ -246,6 +248,9 @@ impl<S: Storage> Raft<S> {
             }
         } else if message.term < self.term && message.term != 0 {
             return self.step_lower_term(kind, message);
+        }
+        if matches!(kind, MessageType::MsgVoteResp | MessageType::MsgPreVoteResp) {
+            self.learn_commit(&message)?;
         }
         match kind {
             MessageType::MsgHup if self.config.pre_vote => self.hup(Campaign::PreElection),
