@@ -44,6 +44,8 @@ impl<S: Storage> Raft<S> {
             MessageType::MsgCheckQuorum => return self.check_quorum(),
             MessageType::MsgProp => return self.handle_propose(message.entries),
             MessageType::MsgReadIndex => return self.handle_read(message),
+            // A leader knows who leads.
+            MessageType::MsgForgetLeader => return Ok(()),
             _ => {}
         }
         // The rest is about the sender's progress.

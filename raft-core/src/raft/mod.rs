@@ -214,7 +214,10 @@ impl<S: Storage> Raft<S> {
     /// Queues a message for whoever it is addressed to. Votes and pre-votes say their term themselves (a pre-vote asks
     /// for a term that is not the node's); proposals and reads carry none; all else carries the node's.
     fn send(&mut self, mut message: Message) {
-        message.from = self.id;
+        // What is passed on keeps its sender: the leader answers a read to the node that asked.
+        if message.from == NONE {
+            message.from = self.id;
+        }
         match message.kind() {
             Some(MessageType::MsgVote | MessageType::MsgPreVote) => self.messages.push(message),
             Some(MessageType::MsgVoteResp | MessageType::MsgPreVoteResp) => self.messages_after_append.push(message),
