@@ -285,7 +285,7 @@ fn explain(directive: &Directive, actual: &str) -> String {
     let seen: Vec<&str> = actual.lines().collect();
     let same = expected.iter().zip(&seen).take_while(|(a, b)| a == b).count();
     let fences = if directive.blank_lines { 2 } else { 1 };
-    let file_line = directive.line + directive.input.lines().count() + fences + same;
+    let file_line = directive.line + directive.input.lines().count() + fences + same + 1;
     let command = directive.text();
     let mut report =
         format!("`{command}` differs in line {} of its output (about line {file_line} of the file)\n", same + 1);
