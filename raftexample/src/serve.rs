@@ -95,6 +95,8 @@ where
             let _ = connection.await;
         });
     }
+    // Connections that nobody has accepted are closed by this, and new ones refused.
+    drop(listener);
     drop(open);
     while all_closed.recv().await.is_some() {}
     Ok(())
@@ -103,4 +105,60 @@ where
 async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
     // An error means that whoever could tell is gone.
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+    use tokio::sync::Notify;
+
+    #[test]
+    fn a_taken_port_is_an_error() {
+        let listener = bind(Some(Ipv4Addr::LOCALHOST.into()), 0).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert_eq!(bind_host("127.0.0.1", port).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(None, port).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn all_addresses_are_served() {
+        let listener = bind(None, 0).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+    }
+
+    #[test]
+    fn stopping_finishes_what_has_begun_and_closes_what_is_idle() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = bind_host("127.0.0.1", 0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let (begun, go_on) = (std::sync::Arc::new(Notify::new()), std::sync::Arc::new(Notify::new()));
+        let gates = (begun.clone(), go_on.clone());
+        let server = runtime.spawn(accept(listener, None, stopped, move |_| {
+            let (begun, go_on) = gates.clone();
+            async move {
+                begun.notify_one();
+                go_on.notified().await;
+                Ok(Response::new(Full::new(Bytes::from_static(b"finished"))))
+            }
+        }));
+        let mut busy = TcpStream::connect(address).unwrap();
+        busy.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        runtime.block_on(begun.notified());
+        let mut idle = TcpStream::connect(address).unwrap();
+        idle.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stop.send(true).unwrap();
+        let mut rest = Vec::new();
+        // Closed by the server: an end, or a reset if it had never been accepted.
+        let end = idle.read_to_end(&mut rest).map_err(|error| error.kind());
+        assert!(matches!(end, Ok(0) | Err(io::ErrorKind::ConnectionReset)), "{end:?}");
+        assert!(!server.is_finished(), "somebody still waits for an answer");
+        go_on.notify_one();
+        busy.read_to_end(&mut rest).unwrap();
+        assert!(rest.ends_with(b"finished"));
+        runtime.block_on(server).unwrap().unwrap();
+    }
 }

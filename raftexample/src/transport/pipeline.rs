@@ -279,28 +279,4 @@ fn judge(status: StatusCode, text: &[u8]) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_leave_in_the_form_of_3_4() {
-        // Captured from the original: a vote request of node 1 to node 3.
-        let mut vote = Message::of(MessageType::MsgVote);
-        (vote.to, vote.from, vote.term, vote.log_term, vote.index) = (3, 1, 2, 1, 3);
-        let expected: [u8; 30] = [
-            0x08, 0x05, 0x10, 0x03, 0x18, 0x01, 0x20, 0x02, 0x28, 0x01, 0x30, 0x03, 0x40, 0x00, 0x4a, 0x0a, 0x12, 0x08,
-            0x0a, 0x02, 0x28, 0x00, 0x10, 0x00, 0x18, 0x00, 0x50, 0x00, 0x58, 0x00,
-        ];
-        assert_eq!(encode(vote).as_ref(), expected);
-    }
-
-    #[test]
-    fn only_an_answer_from_before_raft_proves_that_a_message_was_not_taken() {
-        assert!(judge(StatusCode::NO_CONTENT, b"").is_ok());
-        assert!(matches!(judge(StatusCode::PRECONDITION_FAILED, b"x"), Err(Failure::NotTaken(_))));
-        assert!(matches!(judge(StatusCode::SERVICE_UNAVAILABLE, b"x"), Err(Failure::NotTaken(_))));
-        assert!(matches!(judge(StatusCode::INTERNAL_SERVER_ERROR, b"x"), Err(Failure::Unknown(_))));
-        assert!(matches!(judge(StatusCode::OK, b"x"), Err(Failure::Unknown(_))));
-        assert!(matches!(judge(StatusCode::FORBIDDEN, b"removed member"), Err(Failure::Removed)));
-    }
-}
+mod tests;

@@ -1,0 +1,341 @@
+//! The loop, turned by hand: tests tick, hand in what a peer would send, and look at what has become of it. No clock, no
+//! thread and no socket takes part (messages to peers go to ports where nobody listens), only a real disk.
+
+use super::*;
+use crate::codec::RequestId;
+use bytes::Bytes;
+use kvstore::Command;
+use std::path::Path;
+use tokio::sync::oneshot::{self, Receiver};
+
+const BOOT: u64 = 77;
+
+type Answer = Receiver<Result<(), Refused>>;
+
+struct Bench {
+    driver: Driver,
+    // The transport's tasks need one; nothing is ever waited for.
+    _runtime: tokio::runtime::Runtime,
+}
+
+/// Node 1 of `size` founders, on what `dir` holds. Nobody listens at the others' addresses.
+fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions)) -> Bench {
+    let cluster: Vec<PeerUrl> = (1..=size).map(|n| format!("http://127.0.0.1:{n}").parse().unwrap()).collect();
+    let mut options = NodeOptions {
+        id: 1,
+        own_url: cluster[0].clone(),
+        cluster,
+        port: 1,
+        bind: None,
+        join: false,
+        data_dir: dir.to_path_buf(),
+        snapshot_count: 10_000,
+        wal_segment_bytes: 1 << 20,
+        stop_with_stdin: false,
+    };
+    change(&mut options);
+    let (disk, state) = Disk::open(dir, options.id, 0x1000, options.wal_segment_bytes).unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let transport = Transport::new(options.id, Arc::new(|_| Ok(())), runtime.handle().clone());
+    // Tests hand inputs in by calling `take`.
+    let (_, inbox) = crossbeam_channel::bounded(1);
+    let driver = Driver::new(&options, BOOT, disk, state, transport, Removed::default(), inbox).unwrap();
+    let mut bench = Bench { driver, _runtime: runtime };
+    bench.turn();
+    bench
+}
+
+impl Bench {
+    fn turn(&mut self) {
+        self.driver.turn().unwrap_or_else(|Fatal(reason)| panic!("{reason}"));
+    }
+
+    fn take(&mut self, input: Input) {
+        self.driver.take(input, Instant::now()).unwrap_or_else(|Fatal(reason)| panic!("{reason}"));
+        self.turn();
+    }
+
+    fn tick(&mut self, times: usize) {
+        for _ in 0..times {
+            self.driver.tick(Instant::now()).unwrap_or_else(|Fatal(reason)| panic!("{reason}"));
+            self.turn();
+        }
+    }
+
+    fn elect(&mut self) {
+        self.tick(2 * ELECTION_TICKS);
+        assert_eq!(self.driver.leader, 1);
+    }
+
+    fn write(&mut self, counter: u64, key: &str) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.take(Input::Write { counter, data: request(counter, key), reply });
+        answer
+    }
+
+    fn read(&mut self) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.take(Input::Read { reply });
+        answer
+    }
+
+    fn change(&mut self, change: Change) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        self.take(Input::Change { change, reply });
+        answer
+    }
+
+    fn value(&self, key: &str) -> Option<Bytes> {
+        self.driver.store.read().get(key.as_bytes())
+    }
+
+    /// What node 2, which leads term 5, says: `entries` follow the three founders' ones (or `after` of term 5).
+    fn append(&mut self, after: u64, entries: Vec<Entry>, commit: u64) -> Result<(), Fatal> {
+        let mut message = Message::of(MessageType::MsgApp);
+        (message.from, message.to, message.term, message.commit) = (2, 1, 5, commit);
+        (message.index, message.log_term) = (after, if after <= 3 { 1 } else { 5 });
+        message.entries = entries;
+        let now = Instant::now();
+        self.driver.take(Input::Peer(Event::Message(message)), now)?;
+        self.driver.turn()
+    }
+}
+
+fn request(counter: u64, key: &str) -> Bytes {
+    let id = RequestId { node: 1, boot: BOOT, counter };
+    codec::encode_request(id, &Command::Put { key: key.to_string().into(), value: key.to_string().into() })
+}
+
+fn entry(index: u64, data: Bytes) -> Entry {
+    Entry { index, term: 5, ..Entry::normal(data) }
+}
+
+fn change_entry(index: u64, change_type: ConfChangeType, node_id: u64, url: &'static str) -> Entry {
+    let change = ConfChange { id: index, change_type: change_type as i32, node_id, context: url.into() };
+    Entry { entry_type: EntryType::EntryConfChange as i32, ..entry(index, change.encode_to_vec().into()) }
+}
+
+fn done(answer: &mut Answer) -> bool {
+    answer.try_recv() == Ok(Ok(()))
+}
+
+#[test]
+fn a_write_is_answered_after_it_is_applied_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |_| {});
+    bench.elect();
+    let mut answer = bench.write(1, "colour");
+    assert!(done(&mut answer));
+    assert_eq!(bench.value("colour"), Some("colour".into()));
+    drop(bench);
+    let bench = open(dir.path(), 1, |_| {});
+    assert_eq!(bench.value("colour"), Some("colour".into()), "applied before anything else happens");
+}
+
+#[test]
+fn what_gathers_goes_into_one_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |_| {});
+    bench.elect();
+    let before = bench.driver.raw.storage().last_index().unwrap();
+    let mut answers = Vec::new();
+    for counter in 0..100 {
+        let (reply, answer) = oneshot::channel();
+        let input = Input::Write { counter, data: request(counter, "k"), reply };
+        bench.driver.take(input, Instant::now()).ok().unwrap();
+        answers.push(answer);
+    }
+    assert_eq!(bench.driver.raw.storage().last_index().unwrap(), before, "nothing is written yet");
+    bench.turn();
+    assert_eq!(bench.driver.raw.storage().last_index().unwrap(), before + 100);
+    assert!(answers.iter_mut().all(done));
+}
+
+#[test]
+fn a_read_waits_for_a_leader_that_proves_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |_| {});
+    let mut answer = bench.read();
+    assert!(answer.try_recv().is_err(), "no leader yet");
+    bench.elect();
+    assert!(done(&mut answer));
+}
+
+#[test]
+fn without_a_leader_everybody_is_refused_after_a_while() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    let (mut write, mut read) = (bench.write(1, "k"), bench.read());
+    let mut change = bench.change(Change::Remove { id: 3 });
+    bench.tick(HOPELESS_TICKS);
+    assert!(write.try_recv().is_err() && read.try_recv().is_err(), "there may be an election going on");
+    bench.tick(1);
+    for answer in [&mut write, &mut read, &mut change] {
+        assert_eq!(answer.try_recv(), Ok(Err(Refused::NotDone(super::super::NO_LEADER))));
+    }
+}
+
+#[test]
+fn a_snapshot_is_taken_in_time_and_is_enough_to_start_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |options| options.snapshot_count = 10);
+    bench.elect();
+    for counter in 0..30 {
+        bench.write(counter, &counter.to_string());
+    }
+    let storage = bench.driver.raw.storage();
+    let (first, last) = (storage.first_index().unwrap(), storage.last_index().unwrap());
+    assert!(bench.driver.snapshot_index > 20 && last - bench.driver.snapshot_index < 10);
+    assert_eq!(first, bench.driver.snapshot_index - 10 + 1, "a tail is kept for members that are a little behind");
+    drop(bench);
+    let bench = open(dir.path(), 1, |_| {});
+    assert!(bench.driver.raw.storage().first_index().unwrap() > 20, "it started from the snapshot");
+    for counter in 0..30 {
+        assert!(bench.value(&counter.to_string()).is_some(), "{counter}");
+    }
+    assert!(bench.driver.members.contains(1));
+}
+
+#[test]
+fn a_change_after_the_log_is_compacted_brings_a_snapshot_that_knows_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |options| options.snapshot_count = 10);
+    bench.elect();
+    for counter in 0..25 {
+        bench.write(counter, "k");
+    }
+    let mut answer = bench.change(Change::Add { id: 4, url: "http://127.0.0.1:9".parse().unwrap() });
+    assert!(done(&mut answer));
+    let snapshot = bench.driver.raw.storage().snapshot().unwrap();
+    assert_eq!(snapshot.metadata.conf_state.voters, [1, 4]);
+    let (members, _) = codec::decode_image(snapshot.data, &[]).unwrap();
+    assert!(members.contains(4));
+}
+
+#[test]
+fn an_entry_that_cannot_be_read_stops_the_node_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    let Err(Fatal(reason)) = bench.append(3, vec![entry(4, "\u{1}gibberish".into())], 4) else {
+        panic!("it went on");
+    };
+    assert!(reason.contains("entry 4"), "{reason}");
+}
+
+#[test]
+fn members_follow_the_log_and_a_removed_node_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    let add = change_entry(4, ConfChangeType::ConfChangeAddNode, 4, "http://127.0.0.1:9");
+    assert!(bench.append(3, vec![add], 4).is_ok());
+    assert_eq!(bench.driver.members.url(4).map(ToString::to_string), Some("http://127.0.0.1:9".into()));
+    assert_eq!(bench.driver.conf_state.voters, [1, 2, 3, 4]);
+    let mut waiting = bench.write(1, "k");
+    let remove = change_entry(5, ConfChangeType::ConfChangeRemoveNode, 1, "");
+    assert!(bench.append(4, vec![remove], 5).is_ok());
+    assert!(bench.driver.end_at.is_some());
+    assert!(matches!(waiting.try_recv(), Ok(Err(Refused::Unknown(_)))), "it had been sent to the leader");
+    assert!(bench.driver.removed.read().contains(&1));
+    drop(bench);
+    let bench = open(dir.path(), 3, |_| {});
+    assert!(bench.driver.end_at.is_some(), "it ends again");
+}
+
+#[test]
+fn a_removal_that_was_taken_back_is_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    let remove = change_entry(4, ConfChangeType::ConfChangeRemoveNode, 1, "");
+    let add = change_entry(5, ConfChangeType::ConfChangeAddNode, 1, "http://127.0.0.1:8");
+    assert!(bench.append(3, vec![remove, add], 5).is_ok());
+    drop(bench);
+    let bench = open(dir.path(), 3, |_| {});
+    assert_eq!(bench.driver.applied.0, 5);
+    assert!(bench.driver.end_at.is_none());
+    assert!(bench.driver.removed.read().is_empty());
+}
+
+#[test]
+fn removing_a_stranger_or_everybody_has_no_effect_on_any_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 2, |_| {});
+    let stranger = change_entry(3, ConfChangeType::ConfChangeRemoveNode, 9, "");
+    let mut last = change_entry(4, ConfChangeType::ConfChangeRemoveNode, 2, "");
+    let mut message = Message::of(MessageType::MsgApp);
+    last.index = 4;
+    (message.from, message.to, message.term, message.commit) = (2, 1, 5, 5);
+    (message.index, message.log_term) = (2, 1);
+    message.entries = vec![stranger, last, change_entry(5, ConfChangeType::ConfChangeRemoveNode, 1, "")];
+    bench.take(Input::Peer(Event::Message(message)));
+    assert_eq!(bench.driver.applied.0, 5, "it goes on");
+    assert_eq!(bench.driver.conf_state.voters, [1]);
+    assert!(bench.driver.members.contains(1) && bench.driver.end_at.is_none());
+}
+
+#[test]
+fn senseless_changes_are_refused_before_they_are_proposed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |_| {});
+    bench.elect();
+    let before = bench.driver.raw.storage().last_index();
+    let mut answer = bench.change(Change::Remove { id: 7 });
+    assert!(matches!(answer.try_recv(), Ok(Err(Refused::Change(_)))));
+    let mut answer = bench.change(Change::Remove { id: 1 });
+    assert!(matches!(answer.try_recv(), Ok(Err(Refused::Change(_)))));
+    assert_eq!(bench.driver.raw.storage().last_index(), before);
+}
+
+#[test]
+fn a_snapshot_from_the_leader_replaces_store_members_and_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    let mut forwarded = {
+        assert!(bench.append(3, vec![], 3).is_ok());
+        bench.write(1, "mine")
+    };
+    let mut members = Members::default();
+    for id in [1, 2, 5] {
+        members.add_agreed(id, format!("http://127.0.0.1:{id}").parse().unwrap());
+    }
+    let mut store = Store::new();
+    store.apply(40, Command::Put { key: "theirs".into(), value: Bytes::from_static(b"\xff") });
+    let mut snapshot = Box::new(Snapshot { data: codec::encode_image(&members, &store), ..Snapshot::default() });
+    (snapshot.metadata.index, snapshot.metadata.term) = (40, 5);
+    snapshot.metadata.conf_state.voters = vec![1, 2, 5];
+    let mut message = Message::of(MessageType::MsgSnap);
+    (message.from, message.to, message.term) = (2, 1, 5);
+    message.snapshot = Some(snapshot);
+    bench.take(Input::Peer(Event::Message(message)));
+    assert_eq!(bench.value("theirs"), Some(Bytes::from_static(b"\xff")));
+    assert_eq!((bench.driver.applied, bench.driver.snapshot_index), ((40, 5), 40));
+    assert!(bench.driver.members.contains(5) && !bench.driver.members.contains(3));
+    assert!(matches!(forwarded.try_recv(), Ok(Err(Refused::Unknown(_)))), "it may be in the snapshot");
+    // The log goes on from there, also after a restart.
+    assert!(bench.append(40, vec![entry(41, request(9, "later"))], 41).is_ok());
+    drop(bench);
+    let bench = open(dir.path(), 3, |_| {});
+    assert_eq!(bench.value("later"), Some("later".into()));
+    assert_eq!(bench.value("theirs"), Some(Bytes::from_static(b"\xff")));
+}
+
+#[test]
+fn a_new_member_waits_to_be_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |options| options.join = true);
+    bench.tick(5 * ELECTION_TICKS);
+    assert_eq!(bench.driver.raw.basic_status().hard_state.term, 0, "it does not campaign");
+    let mut answer = bench.change(Change::Remove { id: 2 });
+    assert!(matches!(answer.try_recv(), Ok(Err(Refused::NotDone(_)))), "it knows of no member to remove");
+}
+
+#[test]
+fn word_of_a_removal_counts_only_without_a_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    assert!(bench.append(3, vec![], 3).is_ok());
+    bench.take(Input::Peer(Event::ToldRemoved { by: 3 }));
+    assert!(bench.driver.end_at.is_none(), "node 2 leads it");
+    bench.tick(3 * ELECTION_TICKS);
+    bench.take(Input::Peer(Event::ToldRemoved { by: 3 }));
+    assert!(bench.driver.end_at.is_some());
+}

@@ -1,0 +1,204 @@
+//! The sending side against peers of every temper, on sockets of this machine.
+
+use super::*;
+use crate::serve;
+use crate::transport::server::PeerServer;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::mpsc as channel;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+/// Longer than anything here takes; a test that waits this long has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Bench {
+    peer: Peer,
+    events: channel::Receiver<Event>,
+    runtime: Runtime,
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn sink() -> (Sink, channel::Receiver<Event>) {
+    let (sender, events) = channel::channel();
+    (Arc::new(move |event| sender.send(event).map_err(|error| Box::new(error.0))), events)
+}
+
+/// Node 1's way to node 2, which is said to listen at `port`.
+fn bench(port: u16) -> Bench {
+    let (sink, events) = sink();
+    let runtime = runtime();
+    let url = format!("http://127.0.0.1:{port}").parse().unwrap();
+    Bench { peer: Peer::start(1, 2, url, sink, runtime.handle()), events, runtime }
+}
+
+fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+fn message(kind: MessageType, index: u64) -> Message {
+    let mut message = Message::of(kind);
+    (message.from, message.to, message.term, message.index) = (1, 2, 3, index);
+    message
+}
+
+fn proposal() -> Message {
+    let mut message = Message::of(MessageType::MsgProp);
+    (message.from, message.to) = (1, 2);
+    message.entries = vec![Entry::normal("wish")];
+    message
+}
+
+impl Bench {
+    fn next(&self) -> Event {
+        self.events.recv_timeout(PATIENCE).expect("an event")
+    }
+}
+
+/// Answers each request on each connection, one connection after the other, with what `answer` says; nothing means to
+/// hang up.
+fn serve_raw(listener: TcpListener, mut answer: impl FnMut(usize) -> Option<&'static str> + Send + 'static) {
+    std::thread::spawn(move || {
+        let mut count = 0;
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut buffer = [0; 4096];
+            while matches!(stream.read(&mut buffer), Ok(read) if read > 0) {
+                count += 1;
+                match answer(count) {
+                    Some(text) => stream.write_all(text.as_bytes()).unwrap(),
+                    None => break,
+                }
+            }
+        }
+    });
+}
+
+const TAKEN: &str = "HTTP/1.1 204 No Content\r\n\r\n";
+
+#[test]
+fn messages_arrive_in_order_at_a_node() {
+    let (listener, port) = listen();
+    listener.set_nonblocking(true).unwrap();
+    let bench = bench(port);
+    let (sink, arrived) = sink();
+    let server =
+        Arc::new(PeerServer { own_id: 2, sink, removed: Arc::default(), check_snapshot: Arc::new(|_| Ok(())) });
+    let (_stop, stopped) = watch::channel(false);
+    bench.runtime.spawn(serve::accept(listener, None, stopped, move |request| Arc::clone(&server).answer(request)));
+    for index in 0..100 {
+        bench.peer.queue(message(MessageType::MsgApp, index)).unwrap();
+    }
+    for index in 0..100 {
+        assert_eq!(arrived.recv_timeout(PATIENCE), Ok(Event::Message(message(MessageType::MsgApp, index))));
+    }
+    assert!(bench.events.try_recv().is_err(), "nothing to report");
+}
+
+#[test]
+fn a_snapshots_delivery_is_reported() {
+    let (listener, port) = listen();
+    serve_raw(listener, |_| Some(TAKEN));
+    let bench = bench(port);
+    bench.peer.queue(message(MessageType::MsgSnap, 1)).unwrap();
+    assert_eq!(bench.next(), Event::SnapshotSent { id: 2, delivered: true });
+}
+
+#[test]
+fn what_was_never_sent_is_known_not_to_be_taken() {
+    let (listener, port) = listen();
+    drop(listener);
+    let bench = bench(port);
+    bench.peer.queue(proposal()).unwrap();
+    assert_eq!(bench.next(), Event::Undelivered { entries: vec![Entry::normal("wish")] });
+    assert_eq!(bench.next(), Event::Unreachable { id: 2 });
+    bench.peer.queue(message(MessageType::MsgSnap, 1)).unwrap();
+    assert_eq!(bench.next(), Event::Unreachable { id: 2 });
+    assert_eq!(bench.next(), Event::SnapshotSent { id: 2, delivered: false });
+}
+
+#[test]
+fn what_was_refused_before_raft_saw_it_is_known_not_to_be_taken() {
+    let (listener, port) = listen();
+    serve_raw(listener, |_| Some("HTTP/1.1 412 Precondition Failed\r\nContent-Length: 1\r\n\r\nx"));
+    let bench = bench(port);
+    bench.peer.queue(proposal()).unwrap();
+    assert!(matches!(bench.next(), Event::Undelivered { .. }));
+}
+
+#[test]
+fn a_proposal_that_may_have_been_taken_is_not_called_undelivered() {
+    for answer in [None, Some("HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n")] {
+        let (listener, port) = listen();
+        serve_raw(listener, move |_| answer);
+        let bench = bench(port);
+        bench.peer.queue(proposal()).unwrap();
+        assert_eq!(bench.next(), Event::Unreachable { id: 2 }, "and nothing before it");
+    }
+}
+
+#[test]
+fn a_connection_that_the_peer_closed_meanwhile_is_replaced() {
+    let (listener, port) = listen();
+    let (hung_up, closed) = channel::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4096]);
+            stream.write_all(TAKEN.as_bytes()).unwrap();
+            drop(stream);
+            hung_up.send(()).unwrap();
+        }
+    });
+    let bench = bench(port);
+    for index in 0..3 {
+        bench.peer.queue(message(MessageType::MsgSnap, index)).unwrap();
+        assert_eq!(bench.next(), Event::SnapshotSent { id: 2, delivered: true });
+        closed.recv_timeout(PATIENCE).unwrap();
+        // The client's side of the connection notices on its own time; both ways must work.
+    }
+}
+
+#[test]
+fn a_peer_that_says_removed_is_passed_on() {
+    let (listener, port) = listen();
+    serve_raw(listener, |_| Some("HTTP/1.1 403 Forbidden\r\nContent-Length: 15\r\n\r\nremoved member\n"));
+    let bench = bench(port);
+    bench.peer.queue(message(MessageType::MsgPreVote, 1)).unwrap();
+    assert_eq!(bench.next(), Event::ToldRemoved { by: 2 });
+}
+
+#[test]
+fn a_full_queue_gives_the_message_back() {
+    let (_listener, port) = listen();
+    // Nobody accepts: the first post waits for an answer, the rest waits behind it.
+    let bench = bench(port);
+    let refused = (0..10).find_map(|index| bench.peer.queue(message(MessageType::MsgSnap, index)).err());
+    assert!(refused.is_some());
+    assert!(bench.peer.queue(message(MessageType::MsgHeartbeat, 0)).is_ok(), "a lane of its own");
+}
+
+#[test]
+fn messages_leave_in_the_form_of_3_4() {
+    // Captured from the original: a vote request of node 1 to node 3.
+    let mut vote = Message::of(MessageType::MsgVote);
+    (vote.to, vote.from, vote.term, vote.log_term, vote.index) = (3, 1, 2, 1, 3);
+    let expected: [u8; 30] = [
+        0x08, 0x05, 0x10, 0x03, 0x18, 0x01, 0x20, 0x02, 0x28, 0x01, 0x30, 0x03, 0x40, 0x00, 0x4a, 0x0a, 0x12, 0x08,
+        0x0a, 0x02, 0x28, 0x00, 0x10, 0x00, 0x18, 0x00, 0x50, 0x00, 0x58, 0x00,
+    ];
+    assert_eq!(encode(vote).as_ref(), expected);
+}
+
+#[test]
+fn only_an_answer_from_before_raft_proves_that_a_message_was_not_taken() {
+    assert!(judge(StatusCode::NO_CONTENT, b"").is_ok());
+    assert!(matches!(judge(StatusCode::PRECONDITION_FAILED, b"x"), Err(Failure::NotTaken(_))));
+    assert!(matches!(judge(StatusCode::SERVICE_UNAVAILABLE, b"x"), Err(Failure::NotTaken(_))));
+    assert!(matches!(judge(StatusCode::INTERNAL_SERVER_ERROR, b"x"), Err(Failure::Unknown(_))));
+    assert!(matches!(judge(StatusCode::OK, b"x"), Err(Failure::Unknown(_))));
+    assert!(matches!(judge(StatusCode::FORBIDDEN, b"removed member"), Err(Failure::Removed)));
+}
