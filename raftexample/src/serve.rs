@@ -80,7 +80,7 @@ where
         // Answers are small and somebody waits for each.
         let _ = stream.set_nodelay(true);
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(header_timeout).pipeline_flush(true);
+        builder.timer(TokioTimer::new()).header_read_timeout(header_timeout);
         let connection = builder.serve_connection(TokioIo::new(stream), service_fn(answer.clone()));
         let mut stop = stop.clone();
         let open = open.clone();
