@@ -13,6 +13,8 @@ use crate::members::Members;
 pub struct NodeStatus {
     /// This node.
     pub id: u64,
+    /// The system's id of its process.
+    pub process: u32,
     /// `leader`, `follower`, `candidate` or `pre-candidate`.
     pub role: &'static str,
     /// The latest term it knows.
@@ -80,6 +82,7 @@ impl NodeStatus {
         });
         NodeStatus {
             id: basic.id,
+            process: std::process::id(),
             role: role(basic.soft_state.state),
             term: basic.hard_state.term,
             leader: basic.soft_state.lead,
