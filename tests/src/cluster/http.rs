@@ -252,3 +252,47 @@ impl Connection {
 fn invalid(message: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// What the client makes of these bytes as an answer to a GET.
+    fn answer(bytes: &'static [u8]) -> io::Result<Response> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let http = Http::new(listener.local_addr()?.port());
+        let server = std::thread::spawn(move || -> io::Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request)?;
+            assert!(request[..read].starts_with(b"GET /x HTTP/1.1\r\n"));
+            stream.write_all(bytes)
+        });
+        let answer = http.try_get("/x");
+        server.join().expect("the server does not panic")?;
+        answer
+    }
+
+    #[test]
+    fn bodies_of_each_framing_are_read() {
+        let sized = answer(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdef").expect("an answer");
+        assert_eq!((sized.status, sized.text()), (200, "abc".to_string()));
+        let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n";
+        assert_eq!(answer(chunked).expect("an answer").text(), "abc");
+        assert_eq!(answer(b"HTTP/1.1 404 No\r\n\r\nto the end").expect("an answer").text(), "to the end");
+        assert_eq!(
+            answer(b"HTTP/1.1 204 No\r\nAllow: GET\r\nallow: PUT\r\n\r\n").expect("an answer").header("allow"),
+            Some("GET, PUT".to_string())
+        );
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_short_is_an_error() {
+        for bytes in [&b""[..], b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", b"nonsense\r\n\r\n"]
+        {
+            assert!(answer(bytes).is_err(), "{}", bytes.escape_ascii());
+        }
+    }
+}

@@ -1,13 +1,12 @@
 //! Many writers at once, and a memory of what was acknowledged to them.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::http::Connection;
-use super::{eventually, Http, PATIENCE};
+use super::{eventually, Cluster, Http, PATIENCE};
 
 /// Writes `/{prefix}{n}` for every `n` below `count`, from `connections` connections at once, spread over `targets`.
 /// `value` makes the value from the number.
@@ -42,52 +41,96 @@ pub fn put_all(
     });
 }
 
-/// Writers that go on whatever happens to the nodes, until they are told to stop.
+/// What became of the writes of [`Writers`]. Each write had a key of its own, with [`value_of`] that key.
 ///
-/// Each writer uses keys of its own and writes 1, 2, 3 … to them, so for each key the last acknowledged number is the
-/// least that a later read may return.
+/// A write whose outcome was not known (504, or a connection that broke) is in neither list: it may take effect at any
+/// later time, also after it was read as missing.
+#[derive(Clone, Debug, Default)]
+pub struct Outcomes {
+    /// Answered with 204.
+    pub acknowledged: Vec<String>,
+    /// Answered with 503, which promises that nothing was done and nothing will be.
+    pub refused: Vec<String>,
+}
+
+impl Outcomes {
+    /// Adds the outcomes of other writers, which used other keys.
+    pub fn extend(&mut self, other: Outcomes) {
+        self.acknowledged.extend(other.acknowledged);
+        self.refused.extend(other.refused);
+    }
+
+    /// Checks on every node that runs that what was acknowledged is there and what was refused is not.
+    ///
+    /// # Panics
+    /// When a promise was broken.
+    pub fn assert_kept(&self, cluster: &Cluster) {
+        let leader = cluster.wait_for_leader();
+        // The leader's answer to a linearizable read has everything that was acknowledged before it.
+        let everything = cluster.http(leader).get("/is-everything-applied");
+        assert_eq!(everything.status, 404, "{}", everything.text());
+        let goal = cluster.node(leader).status().expect("a status").applied;
+        for id in cluster.running() {
+            cluster.node(id).wait_until_applied(goal);
+            let mut connection = cluster.http(id).connect().expect("a healthy node accepts connections");
+            let mut read = |key: &str| {
+                let target = format!("/{key}?read=local");
+                connection.request("GET", target.as_bytes(), &[], b"").expect("an answer")
+            };
+            for key in &self.acknowledged {
+                let answer = read(key);
+                assert_eq!((answer.status, answer.body), (200, value_of(key)), "node {id} lost {key}");
+            }
+            for key in &self.refused {
+                assert_eq!(read(key).status, 404, "node {id} has {key}, which was refused");
+            }
+        }
+    }
+}
+
+/// The value that is written to a key.
+fn value_of(key: &str) -> Vec<u8> {
+    format!("the value of {key}").into_bytes()
+}
+
+/// Writers that go on whatever happens to the nodes, until they are told to stop.
 pub struct Writers {
     stop: Arc<AtomicBool>,
-    acknowledged: Arc<Mutex<BTreeMap<String, u64>>>,
     count: Arc<AtomicU64>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<Outcomes>>,
 }
 
 impl Writers {
-    /// Starts `writers` threads; each of them moves on to the next of `targets` when one does not answer 204.
-    pub fn start(targets: &[Http], writers: usize) -> Writers {
+    /// Starts `writers` threads on all nodes of the cluster; each moves on to the next node when one does not answer
+    /// 204. Keys begin with `name`, so that several sets of writers can follow each other.
+    pub fn start(cluster: &Cluster, name: &str, writers: usize) -> Writers {
         let stop = Arc::new(AtomicBool::new(false));
-        let acknowledged = Arc::new(Mutex::new(BTreeMap::new()));
         let count = Arc::new(AtomicU64::new(0));
         let threads = (0..writers)
             .map(|writer| {
                 let targets: Vec<Http> =
-                    targets.iter().map(|target| target.with_timeout(Duration::from_secs(8))).collect();
-                let (stop, acknowledged, count) = (Arc::clone(&stop), Arc::clone(&acknowledged), Arc::clone(&count));
-                std::thread::spawn(move || write_until(&stop, writer, &targets, &acknowledged, &count))
+                    cluster.nodes().iter().map(|node| node.http().with_timeout(Duration::from_secs(8))).collect();
+                let (stop, count, name) = (Arc::clone(&stop), Arc::clone(&count), format!("{name}-{writer}"));
+                std::thread::spawn(move || write_until(&stop, &targets, writer, &name, &count))
             })
             .collect();
-        Writers { stop, acknowledged, count, threads }
-    }
-
-    /// How many writes were acknowledged so far.
-    pub fn acknowledged_count(&self) -> u64 {
-        self.count.load(Ordering::SeqCst)
+        Writers { stop, count, threads }
     }
 
     /// Waits for this many more acknowledged writes.
     pub fn wait_for_progress(&self, writes: u64) {
-        let goal = self.acknowledged_count() + writes;
-        eventually("writes go on", PATIENCE, || (self.acknowledged_count() >= goal).then_some(()));
+        let goal = self.count.load(Ordering::SeqCst) + writes;
+        eventually("writes go on", PATIENCE, || (self.count.load(Ordering::SeqCst) >= goal).then_some(()));
     }
 
-    /// Stops them; returns for each key the last number that was acknowledged.
-    pub fn stop(mut self) -> BTreeMap<String, u64> {
+    /// Stops them; returns what was answered.
+    pub fn stop(mut self) -> Outcomes {
         self.stop.store(true, Ordering::SeqCst);
+        let mut outcomes = Outcomes::default();
         for thread in self.threads.drain(..) {
-            thread.join().expect("a writer does not panic");
+            outcomes.extend(thread.join().expect("a writer does not panic"));
         }
-        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        outcomes
     }
 }
 
@@ -97,50 +140,31 @@ impl Drop for Writers {
     }
 }
 
-fn write_until(
-    stop: &AtomicBool,
-    writer: usize,
-    targets: &[Http],
-    acknowledged: &Mutex<BTreeMap<String, u64>>,
-    count: &AtomicU64,
-) {
-    let mut target = writer;
+fn write_until(stop: &AtomicBool, targets: &[Http], first_target: usize, name: &str, count: &AtomicU64) -> Outcomes {
+    let mut outcomes = Outcomes::default();
+    let mut target = first_target;
     let mut connection: Option<Connection> = None;
     let mut number = 0;
     while !stop.load(Ordering::SeqCst) {
         number += 1;
-        let key = format!("writer{writer}-key{}", number % 10);
+        let key = format!("{name}-{number}");
         let http = &targets[target % targets.len()];
         let answer = connection.take().map_or_else(|| http.connect(), Ok).and_then(|mut open| {
             let path = format!("/{key}");
-            open.request("PUT", path.as_bytes(), &[], number.to_string().as_bytes()).map(|response| (response, open))
+            open.request("PUT", path.as_bytes(), &[], &value_of(&key)).map(|response| (response.status, open))
         });
         match answer {
-            Ok((response, open)) if response.status == 204 => {
+            Ok((204, open)) => {
                 connection = Some(open);
-                acknowledged.lock().unwrap_or_else(PoisonError::into_inner).insert(key, number);
+                outcomes.acknowledged.push(key);
                 count.fetch_add(1, Ordering::SeqCst);
+                continue;
             }
-            // Refused, or its outcome unknown: it may or may not take effect. The next number says which were acknowledged.
-            _ => {
-                target += 1;
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            Ok((503, _)) => outcomes.refused.push(key),
+            _ => {}
         }
+        target += 1;
+        std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// Checks that every acknowledged write is there: each key holds the acknowledged number or a later one.
-///
-/// # Panics
-/// When one is lost.
-pub fn assert_nothing_lost(http: &Http, acknowledged: &BTreeMap<String, u64>) {
-    let mut connection = http.connect().expect("a healthy node accepts connections");
-    for (key, &least) in acknowledged {
-        let path = format!("/{key}");
-        let response = connection.request("GET", path.as_bytes(), &[], b"").expect("an answer");
-        assert_eq!(response.status, 200, "{key}, acknowledged as {least}, is gone: {}", response.text());
-        let found: u64 = response.text().parse().expect("a number was written");
-        assert!(found >= least, "{key} holds {found}, but {least} was acknowledged later");
-    }
+    outcomes
 }

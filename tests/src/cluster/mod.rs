@@ -39,7 +39,10 @@ pub const RESERVED_PREFIX: &str = "/_/";
 pub const STATUS_PATH: &str = "/_/status";
 
 /// The largest value that a node takes.
-pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
+pub const VALUE_MAX_BYTES: usize = 1024 * 1024;
+
+/// The longest key that a node takes, percent-decoded and with its leading slash.
+pub const KEY_MAX_BYTES: usize = 4096;
 
 /// How long anything that must happen "soon" may take before a test calls it a failure. Generous, because a busy
 /// machine slows everything; no test waits this long unless it fails.

@@ -55,3 +55,27 @@ fn low_port(limit: u16) -> Option<u16> {
     let port = listener.local_addr().ok()?.port();
     Some(10_000 + port % limit.checked_sub(10_000)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_port_can_be_bound_at_once_and_is_given_once() {
+        let ports: Vec<u16> = (0..50).map(|_| free_port()).collect();
+        let different: std::collections::BTreeSet<&u16> = ports.iter().collect();
+        assert_eq!(different.len(), ports.len());
+        for port in ports {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port is free");
+        }
+    }
+
+    #[test]
+    fn a_base_port_has_all_of_its_ports_free() {
+        let offsets = [0, 1, 10_000, 20_001];
+        let base = free_base_port(&offsets);
+        for offset in offsets {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, base + offset)).expect("a free port is free");
+        }
+    }
+}

@@ -170,3 +170,40 @@ pub fn process_is_alive(id: u32) -> bool {
     let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
     !matches!(state, Some('Z' | 'X') | None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::PATIENCE;
+
+    fn shell(script: &str) -> Process {
+        Process::start("a shell", Path::new("/bin/sh"), &["-c", script], Path::new("/"))
+    }
+
+    #[test]
+    fn both_outputs_are_kept_and_told_apart() {
+        let process = shell("echo one; echo two >&2; exit 7");
+        assert_eq!(process.wait_for_exit(PATIENCE).code(), Some(7));
+        assert_eq!((process.stdout(), process.stderr()), (vec!["one".to_string()], vec!["two".to_string()]));
+    }
+
+    #[test]
+    fn a_process_ends_with_its_owner() {
+        let process = shell("echo ready; sleep 1000");
+        process.wait_for_line("ready", PATIENCE, |line| line == "ready");
+        let id = process.id();
+        assert!(process.is_running() && process_is_alive(id));
+        drop(process);
+        assert!(!process_is_alive(id));
+    }
+
+    #[test]
+    fn a_paused_process_runs_and_a_killed_one_does_not() {
+        let process = shell("sleep 1000");
+        process.signal(Signal::STOP);
+        assert!(process.is_running());
+        process.kill();
+        assert!(!process.is_running());
+        process.signal(Signal::TERM);
+    }
+}
