@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_process_ends_with_its_owner() {
-        let process = shell("echo ready; sleep 1000");
+        let process = shell("echo ready; exec sleep 1000");
         process.wait_for_line("ready", PATIENCE, |line| line == "ready");
         let id = process.id();
         assert!(process.is_running() && process_is_alive(id));
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_paused_process_runs_and_a_killed_one_does_not() {
-        let process = shell("sleep 1000");
+        let process = shell("exec sleep 1000");
         process.signal(Signal::STOP);
         assert!(process.is_running());
         process.kill();
