@@ -52,6 +52,11 @@ pub struct Directive {
 }
 
 impl Directive {
+    /// A command that stands in no file.
+    pub fn new(command: String, args: Vec<Arg>, input: String) -> Self {
+        Directive { command, args, input, ..Directive::default() }
+    }
+
     /// The values of an argument; `None` if it was not given.
     pub fn values(&self, key: &str) -> Option<&[String]> {
         self.args.iter().find(|arg| arg.key == key).map(|arg| arg.values.as_slice())
