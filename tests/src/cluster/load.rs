@@ -41,7 +41,7 @@ pub fn put_all(
     });
 }
 
-/// What became of the writes of [`Writers`]. Each write had a key of its own, with [`value_of`] that key.
+/// What became of the writes of [`Writers`]. Each write had a key of its own, and a value made from the key.
 ///
 /// A write whose outcome was not known (504, or a connection that broke) is in neither list: it may take effect at any
 /// later time, also after it was read as missing.
