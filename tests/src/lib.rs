@@ -4,10 +4,16 @@
 //! - [`datadriven`]: test files made of commands and of what was seen when they ran.
 //! - [`interaction`]: a cluster in one process that does only what such a file tells it. [`quorum_traces`] and
 //!   [`confchange_traces`] do the same for the arithmetic below it.
+//! - [`fault_disk`]: a disk that knows live from durable, loses what was not synced, and fails when told to.
+//! - [`wal_workload`]: work for the log, and what it must hold after each step.
+//! - [`random`]: numbers that look random and are the same in every run.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
 pub mod confchange_traces;
 pub mod datadriven;
+pub mod fault_disk;
 pub mod interaction;
 pub mod quorum_traces;
+pub mod random;
+pub mod wal_workload;

@@ -1,9 +1,9 @@
 //! The seam between the log and the files: a dozen calls, so that a test's disk can stand in for the real one.
 //!
-//! The log never calls the operating system itself. What it needs from a disk is little: a file that is really allocated and
-//! that can be stored into, a sync of a range, the names in a directory and a way to make them durable, and plain streams for
-//! snapshot files. [`crate::OsDisk`] is the real one; the `tests` crate has one that keeps what is live apart from what is
-//! durable and can be cut off at any call.
+//! The log never calls the operating system itself. What it needs from a disk is little: a file that is really
+//! allocated and that can be stored into, a sync of a range, the names in a directory and a way to make them durable,
+//! and plain streams for snapshot files. [`crate::OsDisk`] is the real one; the `tests` crate has one that keeps what
+//! is live apart from what is durable and can be cut off at any call.
 //!
 //! What is left out: deleting directories, file times and modes, anything asynchronous.
 
@@ -43,8 +43,8 @@ pub trait Disk: Send + Sync {
     /// The whole file, to be read in place. Unreadable media must be an error here, not a fault later.
     fn read(&self, path: &Path) -> io::Result<Bytes>;
 
-    /// Makes durable whatever the caches hold of this file, and lets go of the caches, so that what is read next is what
-    /// the disk has.
+    /// Makes durable whatever the caches hold of this file, and lets go of the caches, so that what is read next is
+    /// what the disk has.
     fn settle(&self, path: &Path) -> io::Result<()>;
 
     /// Renames within one directory, replacing the target. Durable after [`Disk::sync_dir`].
@@ -65,8 +65,8 @@ pub trait Disk: Send + Sync {
     /// A number that no other log is likely to have; identifies a new log.
     fn unique(&self) -> u64;
 
-    /// Whether slow work (allocating, renaming, removing) may be done on a thread of its own. A test's disk says no, so that its
-    /// calls come in one order.
+    /// Whether slow work (allocating, renaming, removing) may be done on a thread of its own. A test's disk says no, so
+    /// that its calls come in one order.
     fn background(&self) -> bool {
         true
     }

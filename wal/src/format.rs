@@ -1,12 +1,13 @@
 //! The bytes of the log: one place that draws them, writes them and reads them back.
 //!
-//! A log is a directory of *segments*, files named `{sequence:016x}-{first index:016x}.wal`. A segment that was prepared
-//! ahead of time is called `{sequence:016x}.next` until its first batch is durable. All numbers are little-endian, every
-//! structure starts at a multiple of 8, and every byte of a segment is one of: under a checksum, compared exactly, or
-//! required to be zero.
+//! A log is a directory of *segments*, files named `{sequence:016x}-{first index:016x}.wal`. A segment that was
+//! prepared ahead of time is called `{sequence:016x}.next` until its first batch is durable. All numbers are
+//! little-endian, every structure starts at a multiple of 8, and every byte of a segment is one of: under a checksum,
+//! compared exactly, or required to be zero.
 //!
 //! ```text
-//! segment   = header (64 bytes), batches one after the other, then zeros up to the end of the file
+//! segment   = header (64 bytes), zeros, at 512 a watermark (40 bytes), zeros, from 1024 on batches one after the other,
+//!             then zeros up to the end of the file
 //! batch     = batch header (40 bytes), body (records)                 one call of save = one batch
 //! record    = record header (32 bytes), payload, 0 to 7 zero bytes up to a multiple of 8
 //!
@@ -31,11 +32,16 @@
 //! checksum covers the spine's; the next batch repeats it as `previous checksum` (the first batch repeats the segment
 //! header's). An older version of a batch, valid once at this very place, does not fit the chain.
 //!
-//! **Synced before.** When the header was written, every byte of this segment below that offset, and every earlier segment,
-//! had been made durable. A valid header therefore proves what had been acknowledged, even if what it points at
-//! is unreadable now. A header without records and with `synced before` equal to its own offset is a *mark*: it is stored
-//! (not synced) after each sync, claims that the log is durable up to itself, and is overwritten by the next batch.
-//! A mark with the flag `sealed` says in addition that the log goes on in the next segment.
+//! **Synced before.** When the header was written, every byte of this segment below that offset, and every earlier
+//! segment, had been made durable. A valid header therefore proves what had been acknowledged, even if what it points
+//! at is unreadable now. A header without records and with `synced before` equal to its own offset is a *mark*: it is
+//! stored (not synced) after each sync, claims that the log is durable up to itself, and is overwritten by the next
+//! batch. A mark with the flag `sealed` says in addition that the log goes on in the next segment.
+//!
+//! **Watermark.** The same 40 bytes as a mark, in a sector of their own, stored whenever a mark is: `synced before` is how
+//! far the segment is durable, `previous checksum` that of the last batch there. A mark goes down with the sector that it
+//! shares with the last batches; the watermark does not. It is never waited for either (the system writes it back
+//! within seconds, or when the log is closed), so it may lag behind, and one that does not validate means nothing.
 //!
 //! **Details by kind.**
 //!
@@ -50,8 +56,8 @@
 //! The first batch of a segment begins with chain (not in sequence 0), metadata, state and the snapshots that are still
 //! useful, so that a log whose older segments are purged stands on its own.
 //!
-//! **Versions.** Magic, version and the checksum over both stay where they are for ever, so that any reader can name the
-//! version of any segment.
+//! **Versions.** Magic, version and the checksum over both stay where they are for ever, so that any reader can name
+//! the version of any segment.
 
 use crc32fast::Hasher;
 
@@ -67,8 +73,11 @@ const SEQUENCE_AT: usize = 24;
 const FIRST_INDEX_AT: usize = 32;
 const FILE_BYTES_AT: usize = 40;
 const HEADER_CHECKSUM_AT: usize = 60;
-/// Bytes of a segment header; the first batch starts here.
-pub(crate) const SEGMENT_HEADER_BYTES: usize = 64;
+const HEADER_BYTES: usize = 64;
+/// Where the watermark stands.
+pub(crate) const WATERMARK_AT: usize = 512;
+/// Header, watermark and the zeros around it; the first batch starts here.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 1024;
 
 // Batch header.
 pub(crate) const BATCH_MAGIC: [u8; 4] = *b"BTCH"; // 0..4
@@ -182,8 +191,8 @@ pub(crate) enum HeaderFault {
 
 impl SegmentHeader {
     /// The 64 bytes, and their checksum, which starts the chain.
-    pub(crate) fn encode(&self) -> ([u8; SEGMENT_HEADER_BYTES], u32) {
-        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+    pub(crate) fn encode(&self) -> ([u8; HEADER_BYTES], u32) {
+        let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&SEGMENT_MAGIC);
         put_u32(&mut bytes, VERSION_AT, FORMAT_VERSION);
         let prelude = crc32fast::hash(&bytes[..PRELUDE_CHECKSUM_AT]);
@@ -215,7 +224,9 @@ impl SegmentHeader {
             return Err(HeaderFault::OtherVersion(version));
         }
         let checksum = crc32fast::hash(&bytes[..HEADER_CHECKSUM_AT]);
-        if checksum != get_u32(bytes, HEADER_CHECKSUM_AT) || !is_zero(&bytes[48..HEADER_CHECKSUM_AT]) {
+        let zeros =
+            [48..HEADER_CHECKSUM_AT, HEADER_BYTES..WATERMARK_AT, WATERMARK_AT + BATCH_HEADER_BYTES..bytes.len()];
+        if checksum != get_u32(bytes, HEADER_CHECKSUM_AT) || zeros.into_iter().any(|range| !is_zero(&bytes[range])) {
             return Err(HeaderFault::Broken);
         }
         let header = SegmentHeader {
@@ -316,8 +327,8 @@ pub(crate) struct Placement {
     pub(crate) previous: u32,
 }
 
-/// Writes one batch into `space`, which is exactly as long as the batch and stands at `placement.offset` of its segment.
-/// Returns the header's checksum, with which the chain goes on. The header is stored last.
+/// Writes one batch into `space`, which is exactly as long as the batch and stands at `placement.offset` of its
+/// segment. Returns the header's checksum, with which the chain goes on. The header is stored last.
 pub(crate) fn write_batch<'a>(
     space: &mut [u8],
     placement: Placement,
@@ -370,8 +381,20 @@ pub(crate) fn mark(placement: Placement, flags: u32) -> [u8; BATCH_HEADER_BYTES]
     bytes
 }
 
-/// Reads and checks every record of the batch into `records` (which is cleared first). `false`: something in the body is
-/// not what was written. A kind that this version does not know, under a right checksum, is an `Err` with its offset.
+/// A mark that is stored somewhere else than where it points: the watermark.
+pub(crate) fn watermark(seed: Seed, synced_before: u64, previous: u32) -> [u8; BATCH_HEADER_BYTES] {
+    mark(Placement { seed, offset: WATERMARK_AT, synced_before, previous }, 0)
+}
+
+/// The watermark of a segment, if it has a valid one: how far it is durable, and the last checksum there.
+pub(crate) fn read_watermark(segment: &[u8], seed: Seed) -> Option<(u64, u32)> {
+    let header = BatchHeader::decode(segment, WATERMARK_AT, seed).filter(BatchHeader::is_mark)?;
+    (header.synced_before <= segment.len() as u64).then_some((header.synced_before, header.previous))
+}
+
+/// Reads and checks every record of the batch into `records` (which is cleared first). `false`: something in the body
+/// is not what was written. A kind that this version does not know, under a right checksum, is an `Err` with its
+/// offset.
 pub(crate) fn read_records(
     segment: &[u8],
     header: &BatchHeader,
@@ -520,7 +543,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_batch_reads_back_as_written(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6), at in 0_usize..9) {
+        fn a_batch_reads_back_as_written(
+            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6),
+            at in 0_usize..9,
+        ) {
             let offset = at * 8;
             let segment = batch(offset, &payloads);
             let header = BatchHeader::decode(&segment, offset, SEED).expect("a header");
@@ -535,7 +561,11 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_are_never_a_batch_and_never_a_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300), magic in any::<bool>(), offset in 0_usize..300) {
+        fn arbitrary_bytes_are_never_a_batch_and_never_a_panic(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..300),
+            magic in any::<bool>(),
+            offset in 0_usize..300,
+        ) {
             if magic && bytes.len() > 4 {
                 bytes[..4].copy_from_slice(&BATCH_MAGIC);
             }
@@ -579,15 +609,32 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_64_bytes_whose_every_bit_counts() {
+    fn every_bit_of_the_header_and_of_the_zeros_behind_it_counts() {
         let header = SegmentHeader { identity: 1, sequence: 2, first_index: 3, file_bytes: 4096 };
         let (bytes, checksum) = header.encode();
-        assert_eq!(SegmentHeader::decode(&bytes), Ok((header, checksum)));
-        assert_eq!(SegmentHeader::decode(&[0; 64]), Err(HeaderFault::Blank));
-        for bit in 0..512 {
-            let mut bytes = bytes;
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderFault::Broken), "bit {bit}");
+        let mut segment = [0; SEGMENT_HEADER_BYTES];
+        assert_eq!(SegmentHeader::decode(&segment), Err(HeaderFault::Blank));
+        segment[..HEADER_BYTES].copy_from_slice(&bytes);
+        assert_eq!(SegmentHeader::decode(&segment), Ok((header, checksum)));
+        for bit in 0..SEGMENT_HEADER_BYTES * 8 {
+            let mut segment = segment;
+            segment[bit / 8] ^= 1 << (bit % 8);
+            let in_watermark = (WATERMARK_AT..WATERMARK_AT + BATCH_HEADER_BYTES).contains(&(bit / 8));
+            let expected = if in_watermark { Ok((header, checksum)) } else { Err(HeaderFault::Broken) };
+            assert_eq!(SegmentHeader::decode(&segment), expected, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_watermark_with_a_flipped_bit_means_nothing() {
+        let mut segment = [0; 4096];
+        let place = WATERMARK_AT..WATERMARK_AT + BATCH_HEADER_BYTES;
+        segment[place.clone()].copy_from_slice(&watermark(SEED, 2000, 9));
+        assert_eq!(read_watermark(&segment, SEED), Some((2000, 9)));
+        for bit in place.start * 8..place.end * 8 {
+            let mut segment = segment;
+            segment[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read_watermark(&segment, SEED), None, "bit {bit}");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! The slow work around segments, off the path of an append: allocating the next one, giving a begun one its final
 //! name, removing purged ones.
 //!
-//! One thread, one queue, work in order. The queue is short by construction: at most one segment is being prepared and one
-//! published at a time, and a purge is one job; the writer waits for an answer only when it needs the next segment and it is not
-//! there yet. A disk that wants its calls in one order ([`Disk::background`]) gets them from the caller's thread instead.
+//! One thread, one queue, work in order. The queue is short by construction: at most one segment is being prepared and
+//! one published at a time, and a purge is one job; the writer waits for an answer only when it needs the next segment
+//! and it is not there yet. A disk that wants its calls in one order ([`Disk::background`]) gets them from the caller's
+//! thread instead.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,7 +19,8 @@ use crate::disk::{Disk, Region};
 pub(crate) enum Job {
     /// Allocate a segment under its temporary name.
     Prepare { path: PathBuf, len_bytes: u64 },
-    /// The segment's first batch is durable: give it its final name. Then leave a mark in the one before it, if there is one.
+    /// The segment's first batch is durable: give it its final name. Then leave a mark in the one before it, if there
+    /// is one.
     Publish { from: PathBuf, to: PathBuf, seal: Option<Seal> },
     /// Remove segments, oldest first, each durably before the next: a log must never have a hole.
     Remove { paths: Vec<PathBuf> },
@@ -33,46 +35,65 @@ pub(crate) struct Seal {
 
 /// What came of it.
 pub(crate) enum Report {
-    Prepared { path: PathBuf, result: io::Result<Box<dyn Region>> },
-    Published { path: PathBuf, result: io::Result<()> },
-    Removed { path: PathBuf, result: io::Result<()> },
+    Prepared {
+        path: PathBuf,
+        result: io::Result<Box<dyn Region>>,
+    },
+    Published {
+        path: PathBuf,
+        result: io::Result<()>,
+    },
+    /// It is tried again with the next purge.
+    Unremoved {
+        path: PathBuf,
+        error: io::Error,
+    },
 }
 
 enum Mode {
-    Inline { done: VecDeque<Report> },
+    Inline { worker: Worker, done: VecDeque<Report> },
     Thread { jobs: Option<Sender<Job>>, reports: Receiver<Report>, thread: Option<JoinHandle<()>> },
 }
 
 /// See the module.
 pub(crate) struct Housekeeper {
+    mode: Mode,
+}
+
+/// Does the jobs, on whichever thread.
+struct Worker {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    mode: Mode,
+    /// What a failed removal left to do. It comes first the next time: the oldest segment must go first.
+    to_remove: VecDeque<PathBuf>,
+    /// A segment could not get its name. The log stops, and no later segment may come to exist.
+    stopped: bool,
 }
 
 impl Housekeeper {
     pub(crate) fn start(disk: Arc<dyn Disk>, dir: PathBuf) -> io::Result<Self> {
-        let mode = if disk.background() {
+        let background = disk.background();
+        let mut worker = Worker { disk, dir, to_remove: VecDeque::new(), stopped: false };
+        let mode = if background {
             let (jobs, inbox) = mpsc::channel();
             let (outbox, reports) = mpsc::channel();
-            let (its_disk, its_dir) = (disk.clone(), dir.clone());
             let work = move || {
                 for job in inbox {
                     // The reports of a log that is gone interest nobody.
-                    run(&*its_disk, &its_dir, job, &mut |report| drop(outbox.send(report)));
+                    worker.run(job, &mut |report| drop(outbox.send(report)));
                 }
             };
             let thread = std::thread::Builder::new().name("wal-housekeeper".into()).spawn(work)?;
             Mode::Thread { jobs: Some(jobs), reports, thread: Some(thread) }
         } else {
-            Mode::Inline { done: VecDeque::new() }
+            Mode::Inline { worker, done: VecDeque::new() }
         };
-        Ok(Housekeeper { disk, dir, mode })
+        Ok(Housekeeper { mode })
     }
 
     pub(crate) fn submit(&mut self, job: Job) {
         match &mut self.mode {
-            Mode::Inline { done } => run(&*self.disk, &self.dir, job, &mut |report| done.push_back(report)),
+            Mode::Inline { worker, done } => worker.run(job, &mut |report| done.push_back(report)),
             Mode::Thread { jobs, .. } => {
                 // It fails only when the thread is gone, which the writer notices when it waits for a report.
                 if let Some(jobs) = jobs {
@@ -85,7 +106,7 @@ impl Housekeeper {
     /// What has been done since the last time.
     pub(crate) fn poll(&mut self) -> Option<Report> {
         match &mut self.mode {
-            Mode::Inline { done } => done.pop_front(),
+            Mode::Inline { done, .. } => done.pop_front(),
             Mode::Thread { reports, .. } => reports.try_recv().ok(),
         }
     }
@@ -93,7 +114,7 @@ impl Housekeeper {
     /// Waits for the next report; `None` when there will be none.
     pub(crate) fn wait(&mut self) -> Option<Report> {
         match &mut self.mode {
-            Mode::Inline { done } => done.pop_front(),
+            Mode::Inline { done, .. } => done.pop_front(),
             Mode::Thread { reports, .. } => reports.recv().ok(),
         }
     }
@@ -111,7 +132,8 @@ impl Drop for Housekeeper {
     }
 }
 
-/// Allocates a segment under its temporary name. Leaves nothing behind when it fails, and replaces what an earlier failure left.
+/// Allocates a segment under its temporary name. Leaves nothing behind when it fails, and replaces what an earlier
+/// failure left.
 pub(crate) fn allocate(disk: &dyn Disk, dir: &Path, path: &Path, len_bytes: u64) -> io::Result<Box<dyn Region>> {
     let region = match disk.create(path, len_bytes) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -130,33 +152,50 @@ pub(crate) fn allocate(disk: &dyn Disk, dir: &Path, path: &Path, len_bytes: u64)
     }
 }
 
-fn run(disk: &dyn Disk, dir: &Path, job: Job, report: &mut dyn FnMut(Report)) {
-    match job {
-        Job::Prepare { path, len_bytes } => {
-            let result = allocate(disk, dir, &path, len_bytes);
-            report(Report::Prepared { path, result });
-        }
-        Job::Publish { from, to, seal } => {
-            let result = disk.rename(&from, &to).and_then(|()| disk.sync_dir(dir)).and_then(|()| match seal {
-                Some(mut seal) => {
-                    seal.region
-                        .slice_mut(seal.offset..seal.offset + seal.mark.len())
-                        .map(|place| place.copy_from_slice(&seal.mark))?;
-                    seal.region.sync(0..seal.offset + seal.mark.len())
-                }
-                None => Ok(()),
-            });
-            report(Report::Published { path: to, result });
-        }
-        Job::Remove { paths } => {
-            for path in paths {
-                let result = disk.remove(&path).and_then(|()| disk.sync_dir(dir));
-                let failed = result.is_err();
-                report(Report::Removed { path, result });
-                if failed {
-                    return;
+impl Worker {
+    fn run(&mut self, job: Job, report: &mut dyn FnMut(Report)) {
+        match job {
+            Job::Prepare { path, .. } | Job::Publish { to: path, .. } if self.stopped => {
+                let result = Err(io::Error::other("an earlier segment could not get its name"));
+                report(Report::Prepared { path, result });
+            }
+            Job::Prepare { path, len_bytes } => {
+                let result = allocate(&*self.disk, &self.dir, &path, len_bytes);
+                report(Report::Prepared { path, result });
+            }
+            Job::Publish { from, to, seal } => {
+                let result = self.publish(&from, &to, seal);
+                self.stopped = result.is_err();
+                report(Report::Published { path: to, result });
+            }
+            Job::Remove { paths } => {
+                self.to_remove.extend(paths);
+                while let Some(path) = self.to_remove.pop_front() {
+                    if let Err(error) = self.remove(&path) {
+                        self.to_remove.push_front(path.clone());
+                        report(Report::Unremoved { path, error });
+                        return;
+                    }
                 }
             }
         }
+    }
+
+    fn publish(&self, from: &Path, to: &Path, seal: Option<Seal>) -> io::Result<()> {
+        self.disk.rename(from, to)?;
+        self.disk.sync_dir(&self.dir)?;
+        let Some(mut seal) = seal else { return Ok(()) };
+        let end = seal.offset + seal.mark.len();
+        seal.region.slice_mut(seal.offset..end)?.copy_from_slice(&seal.mark);
+        seal.region.sync(seal.offset..end)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.disk.remove(path) {
+            // An earlier attempt got further than it said.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+        self.disk.sync_dir(&self.dir)
     }
 }

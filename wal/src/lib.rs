@@ -1,9 +1,10 @@
 //! The log on disk: a memory-mapped write-ahead log and snapshot files for Raft.
 //!
-//! Raft promises things: "I voted for you in term 7", "I hold the log up to entry 90". A promise may leave the node only once
-//! it would survive the node. This crate is where that happens: [`Wal::save`] returns after the hard state and entries are
-//! durable, and after any crash [`Wal::open`] returns everything that was ever acknowledged, or refuses and says what is
-//! damaged and where. It never drops an acknowledged record in silence, and never mistakes damage for a torn tail.
+//! Raft promises things: "I voted for you in term 7", "I hold the log up to entry 90". A promise may leave the node
+//! only once it would survive the node. This crate is where that happens: [`Wal::save`] returns after the hard state
+//! and entries are durable, and after any crash [`Wal::open`] returns everything that was ever acknowledged, or refuses
+//! and says what is damaged and where. It never drops an acknowledged record in silence, and never mistakes damage for
+//! a torn tail.
 //!
 //! ```
 //! use raft_core::pb::{Entry, HardState};
@@ -22,9 +23,9 @@
 //! ```
 //!
 //! **Order.** A snapshot file and its directory are synced first ([`SnapshotDir::save`]), then the log's record of it
-//! ([`Wal::save_snapshot`]), then the hard state and entries that build on it ([`Wal::save`]). After a restart the newest valid snapshot
-//! file that the log has recorded is the start ([`SnapshotDir::load_newest`] with [`Recovered::snapshots`]), and
-//! [`Recovered::entries`] after its index follow.
+//! ([`Wal::save_snapshot`]), then the hard state and entries that build on it ([`Wal::save`]). After a restart the
+//! newest valid snapshot file that the log has recorded is the start ([`SnapshotDir::load_newest`] with
+//! [`Recovered::snapshots`]), and [`Recovered::entries`] after its index follow.
 //!
 //! **Where to read what.**
 //!
@@ -76,7 +77,8 @@ pub struct Recovered {
     pub snapshots: Vec<SnapshotMetadata>,
     /// The last one that was durable.
     pub hard_state: HardState,
-    /// The index of the first entry that is held, or would be: everything before it is purged, or replaced by a snapshot.
+    /// The index of the first entry that is held, or would be: everything before it is purged, or replaced by a
+    /// snapshot.
     pub first_index: u64,
     entries: Vec<Entry>,
     /// What was cut from the end, because a crash left it half written.

@@ -1,17 +1,17 @@
 //! The log itself: appending, syncing, going on to the next segment, dropping old ones.
 //!
-//! **A save** checks the caller's entries against what the log holds, stores one batch into the mapped segment, and syncs the pages
-//! since the last sync. Only then is anything acknowledged. Right after the sync a mark is stored behind the batch (see
-//! [`mod@crate::format`]), which costs a store and no sync.
+//! **A save** checks the caller's entries against what the log holds, stores one batch into the mapped segment, and
+//! syncs the pages since the last sync. Only then is anything acknowledged. Right after the sync a mark is stored
+//! behind the batch (see [`mod@crate::format`]), which costs a store and no sync.
 //!
-//! **The next segment** is allocated by the housekeeper when the live one is half full. To go on there, header and first batch are
-//! stored into it and synced together: one sync, as for any other batch. Its final name follows in the background; recovery finds it
-//! under either name. If the segment that is left ends in commit-only states that were never synced, they are left
-//! behind: the new segment begins with the same state.
+//! **The next segment** is allocated by the housekeeper when the live one is half full. To go on there, header and
+//! first batch are stored into it and synced together: one sync, as for any other batch. Its final name follows in the
+//! background; recovery finds it under either name. If the segment that is left ends in commit-only states that were
+//! never synced, they are left behind: the new segment begins with the same state.
 //!
-//! **Failure.** Before anything is stored, a failure is the caller's to handle and the log is as it was. A failed sync is
-//! final: the system reports it once and then treats the pages as clean, so a second attempt would "succeed" with the data
-//! lost. The handle is poisoned and answers nothing but that.
+//! **Failure.** Before anything is stored, a failure is the caller's to handle and the log is as it was. A failed sync
+//! is final: the system reports it once and then treats the pages as clean, so a second attempt would "succeed" with
+//! the data lost. The handle is poisoned and answers nothing but that.
 //!
 //! What is left out: reading entries back while the log is open (they are in memory, in the caller's storage), and more
 //! than one writer.
@@ -28,7 +28,7 @@ use crate::disk::{Disk, Region};
 use crate::error::WalError;
 use crate::format::{
     self, Placement, Record, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, FLAG_SEALED, SEGMENT_HEADER_BYTES,
-    SNAPSHOT_REPEATED, SNAPSHOT_RESET,
+    SNAPSHOT_REPEATED, SNAPSHOT_RESET, WATERMARK_AT,
 };
 use crate::housekeeper::{self, Housekeeper, Job, Report, Seal};
 use crate::recovery::{self, Image, LiveEnd, SegmentInfo};
@@ -43,7 +43,8 @@ const MAX_BATCH_BYTES: usize = 1 << 30;
 /// How a log is laid out. May change from one opening to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Length of a segment file in bytes, allocated in full. A batch that does not fit gets a longer one. At least 4096.
+    /// Length of a segment file in bytes, allocated in full. A batch that does not fit gets a longer one. At least
+    /// 4096.
     pub segment_bytes: u64,
 }
 
@@ -97,8 +98,8 @@ enum Next {
 }
 
 impl Wal {
-    /// Opens the log in `dir`, or creates one. `metadata` says whose log it is: it is stored at creation and must be the
-    /// same ever after.
+    /// Opens the log in `dir`, or creates one. `metadata` says whose log it is: it is stored at creation and must be
+    /// the same ever after.
     pub fn open(dir: &Path, options: Options, metadata: &[u8]) -> Result<(Wal, Recovered), WalError> {
         Self::open_on(Arc::new(OsDisk), dir, options, metadata)
     }
@@ -262,9 +263,9 @@ impl Wal {
         Ok((wal, recovered))
     }
 
-    /// Appends the entries and the hard state as one batch. Durable on return, unless there are no entries and neither term nor
-    /// vote changed: a commit alone may be lost in a power failure, since Raft finds it out again. Entries replace
-    /// those of the same index and all after them; they may not replace committed ones.
+    /// Appends the entries and the hard state as one batch. Durable on return, unless there are no entries and neither
+    /// term nor vote changed: a commit alone may be lost in a power failure, since Raft finds it out again. Entries
+    /// replace those of the same index and all after them; they may not replace committed ones.
     pub fn save(&mut self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), WalError> {
         let now = self.state.hard_state;
         self.append(hard_state, entries)?;
@@ -325,8 +326,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Records that a durable snapshot file exists for this position; synced. To be called after the file and its directory
-    /// are synced, and before the hard state and entries that build on it.
+    /// Records that a durable snapshot file exists for this position; synced. To be called after the file and its
+    /// directory are synced, and before the hard state and entries that build on it.
     ///
     /// A snapshot that lies beyond the log, or contradicts it, was sent by the leader: it replaces the whole log (an
     /// explicit reset). A snapshot holds committed entries only, so commit is raised to its index where it is lower.
@@ -345,8 +346,8 @@ impl Wal {
         self.sync()
     }
 
-    /// Removes the oldest segments as far as everything in them is at or below both `index` and the newest recorded snapshot.
-    /// Returns how many; the files go in the background.
+    /// Removes the oldest segments as far as everything in them is at or below both `index` and the newest recorded
+    /// snapshot. Returns how many; the files go in the background.
     pub fn purge(&mut self, index: u64) -> Result<usize, WalError> {
         self.attend()?;
         let covered = self.state.snapshots.last().map_or(0, |snapshot| snapshot.index).min(index);
@@ -392,11 +393,11 @@ impl Wal {
                 log::warn!(target: "wal", "cannot prepare the next log segment {}: {error}", path.display());
                 self.next = Next::None;
             }
-            Report::Published { result: Ok(()), .. } | Report::Removed { result: Ok(()), .. } => {}
+            Report::Published { result: Ok(()), .. } => {}
             Report::Published { path, result: Err(source) } => {
                 return Err(self.poison(WalError::io("name the log segment", path, source)))
             }
-            Report::Removed { path, result: Err(error) } => {
+            Report::Unremoved { path, error } => {
                 log::warn!(target: "wal", "cannot remove the old log segment {}: {error}", path.display());
             }
         }
@@ -528,17 +529,40 @@ impl Wal {
         self.housekeeper.submit(Job::Publish { from, to, seal });
     }
 
-    /// Stores a mark behind what is durable, if nothing stands there.
+    fn leave_watermark(&mut self) {
+        let live = &mut self.live;
+        let bytes = format::watermark(live.seed, live.synced as u64, live.synced_checksum);
+        if let Ok(place) = live.region.slice_mut(WATERMARK_AT..WATERMARK_AT + BATCH_HEADER_BYTES) {
+            place.copy_from_slice(&bytes);
+        }
+    }
+
+    /// Stores a mark behind what is durable, and the watermark. Neither is synced.
     fn leave_mark(&mut self) {
         let live = &mut self.live;
-        if live.end != live.synced || live.end + BATCH_HEADER_BYTES > live.region.len_bytes() {
+        if live.end != live.synced {
             return;
+        }
+        if live.end + BATCH_HEADER_BYTES > live.region.len_bytes() {
+            return self.leave_watermark();
         }
         let placement =
             Placement { seed: live.seed, offset: live.end, synced_before: live.end as u64, previous: live.checksum };
         // It is a help, not a promise: without it the log is as good as any other.
         if let Ok(place) = live.region.slice_mut(live.end..live.end + BATCH_HEADER_BYTES) {
             place.copy_from_slice(&format::mark(placement, 0));
+        }
+        self.leave_watermark();
+    }
+}
+
+/// Closing is not what makes a log durable. It only hurries the proof of it to the disk.
+impl Drop for Wal {
+    fn drop(&mut self) {
+        let live = &mut self.live;
+        if self.poisoned.is_none() && live.synced == live.end && live.published {
+            let end = (live.end + BATCH_HEADER_BYTES).min(live.region.len_bytes());
+            let _ = live.region.sync(0..SEGMENT_HEADER_BYTES).and_then(|()| live.region.sync(live.end..end));
         }
     }
 }
@@ -656,7 +680,7 @@ fn begin_segment(
         previous,
     };
     let checksum = format::write_batch(batch, placement, records.iter().copied());
-    head.copy_from_slice(&bytes);
+    head[..bytes.len()].copy_from_slice(&bytes);
     Ok((end, checksum))
 }
 

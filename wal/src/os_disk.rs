@@ -1,23 +1,24 @@
 //! The real disk: memory-mapped segments on Linux.
 //!
-//! This is the only module of the workspace with `unsafe` in it. It makes two kinds of maps, and the argument why that is sound is
-//! the same for both: a map is undefined behaviour only if its bytes change behind the compiler's back. Three things
-//! could do that, and each is shut out:
+//! This is the only module of the workspace with `unsafe` in it. It makes two kinds of maps, and the argument why that
+//! is sound is the same for both: a map is undefined behaviour only if its bytes change behind the compiler's back.
+//! Three things could do that, and each is shut out:
 //!
-//! - *This process, through a second map of the same file.* Every map claims its file (device and inode) in a table of the
-//!   whole process: one writer or any number of readers, never both. Safe code cannot get a shared slice of a file that is
-//!   being stored into.
-//! - *This process or another, through `write` or `truncate`.* The log directory is locked exclusively before anything is
-//!   mapped, and no call of this module truncates or writes to a segment after it was created. A process that ignores the lock
-//!   and writes to the files of a running database is outside of what any program can defend against; a shortened
-//!   file would end in SIGBUS.
-//! - *The disk.* A page that cannot be read, or has no room behind it, is SIGBUS when it is touched. So it is not touched
-//!   first: whole files are populated by `madvise` when they are mapped for reading, and each range before it is stored
-//!   into; both answer with an error. Room is allocated by `fallocate` before a file gets its name, never left sparse.
+//! - *This process, through a second map of the same file.* Every map claims its file (device and inode) in a table of
+//!   the whole process: one writer or any number of readers, never both. Safe code cannot get a shared slice of a file
+//!   that is being stored into.
+//! - *This process or another, through `write` or `truncate`.* The log directory is locked exclusively before anything
+//!   is mapped, and no call of this module truncates or writes to a segment after it was created. A process that
+//!   ignores the lock and writes to the files of a running database is outside of what any program can defend against;
+//!   a shortened file would end in SIGBUS.
+//! - *The disk.* A page that cannot be read, or has no room behind it, is SIGBUS when it is touched. So it is not
+//!   touched first: whole files are populated by `madvise` when they are mapped for reading, and each range before it
+//!   is stored into; both answer with an error. Room is allocated by `fallocate` before a file gets its name, never
+//!   left sparse.
 //!
 //! **Costs.** A small sync is cheap only while the page cache holds the segment in small pieces. `fallocate` leaves no
-//! page at all in the cache; filling with zeros, or reading the empty rest of a segment, does, in large folios, of which each
-//! sync then writes a whole one. That is why [`Disk::map`] drops clean cached pages first.
+//! page at all in the cache; filling with zeros, or reading the empty rest of a segment, does, in large folios, of
+//! which each sync then writes a whole one. That is why [`Disk::map`] drops clean cached pages first.
 //!
 //! What is left out: other systems than Linux, file systems without `fallocate` (an error at creation; never sparse).
 
@@ -108,7 +109,6 @@ impl AsRef<[u8]> for Reading {
 /// A segment, mapped for storing.
 struct Writing {
     map: MmapMut,
-    file: File,
     // The pages that can be stored into without asking the file system; a sync takes that away again.
     ready: Range<usize>,
     _claim: Claim,
@@ -117,19 +117,19 @@ struct Writing {
 #[allow(unsafe_code)]
 fn map_for_reading(file: &File) -> io::Result<Reading> {
     let claim = Claim::take(file, false)?;
-    // SAFETY: the claim keeps this process from mapping the file for writing while the map lives, the directory lock keeps
-    // other nodes away, and nothing truncates or writes to a file that is mapped (see the module's essay).
+    // SAFETY: the claim keeps this process from mapping the file for writing while the map lives, the directory lock
+    // keeps other nodes away, and nothing truncates or writes to a file that is mapped (see the module's essay).
     let map = unsafe { MmapOptions::new().map(file)? };
     Ok(Reading { map, _claim: claim })
 }
 
 #[allow(unsafe_code)]
-fn map_for_writing(file: File) -> io::Result<Writing> {
-    let claim = Claim::take(&file, true)?;
-    // SAFETY: the claim makes this the only map of the file in this process, the directory lock keeps other nodes away, and
-    // nothing truncates or writes to a file that is mapped (see the module's essay).
-    let map = unsafe { MmapOptions::new().map_mut(&file)? };
-    Ok(Writing { map, file, ready: 0..0, _claim: claim })
+fn map_for_writing(file: &File) -> io::Result<Writing> {
+    let claim = Claim::take(file, true)?;
+    // SAFETY: the claim makes this the only map of the file in this process, the directory lock keeps other nodes away,
+    // and nothing truncates or writes to a file that is mapped (see the module's essay).
+    let map = unsafe { MmapOptions::new().map_mut(file)? };
+    Ok(Writing { map, ready: 0..0, _claim: claim })
 }
 
 /// `EINVAL` of an old kernel (before 5.14) that cannot populate: then pages come in as they are touched.
@@ -207,7 +207,7 @@ impl Disk for OsDisk {
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn Region>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
         let region =
-            allocate(&file, len_bytes).and_then(|()| sync_all_retrying(&file)).and_then(|()| map_for_writing(file));
+            allocate(&file, len_bytes).and_then(|()| sync_all_retrying(&file)).and_then(|()| map_for_writing(&file));
         match region {
             Ok(region) => Ok(Box::new(region)),
             Err(error) => {
@@ -222,7 +222,7 @@ impl Disk for OsDisk {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         // Only a hint, see "Costs" above.
         let _ = rustix::fs::fadvise(&file, 0, None, FileAdvice::DontNeed);
-        Ok(Box::new(map_for_writing(file)?))
+        Ok(Box::new(map_for_writing(&file)?))
     }
 
     fn read(&self, path: &Path) -> io::Result<Bytes> {
@@ -287,13 +287,13 @@ impl Region for Writing {
         Ok(&mut self.map[range])
     }
 
-    fn sync(&mut self, _range: Range<usize>) -> io::Result<()> {
+    fn sync(&mut self, range: Range<usize>) -> io::Result<()> {
         self.ready = 0..0;
-        // The whole file, which is no more than the range as far as the log uses it; measured to cost the same as msync.
+        // msync of the range, not fdatasync: that would write back the watermark's page each time too.
         loop {
-            match rustix::fs::fdatasync(&self.file) {
-                Err(Errno::INTR) => {}
-                other => return Ok(other?),
+            match self.map.flush_range(range.start, range.len()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
             }
         }
     }

@@ -1,25 +1,26 @@
 //! Opening a log again: what is there, what it proves, and the one verdict that follows.
 //!
-//! Recovery reads every segment from its header on, batch by batch, as long as each next batch validates and fits the chain. Where that
-//! stops, the question is always the same: is this where the log ended, is it a batch that a crash left half written
-//! (never acknowledged, so it may go), or is it something acknowledged that is not readable any more (so nothing may go)?
-//! The facts that decide are put into an [`Observation`], and [`judge`] gives exactly one [`Verdict`] for each of the
-//! possible combinations; a test enumerates them all. Nothing else in the crate decides to cut, to drop or to refuse.
+//! Recovery reads every segment from its header on, batch by batch, as long as each next batch validates and fits the
+//! chain. Where that stops, the question is always the same: is this where the log ended, is it a batch that a crash
+//! left half written (never acknowledged, so it may go), or is it something acknowledged that is not readable any more
+//! (so nothing may go)? The facts that decide are put into an [`Observation`], and [`judge`] gives exactly one
+//! [`Verdict`] for each of the possible combinations; a test enumerates them all. Nothing else in the crate decides to
+//! cut, to drop or to refuse.
 //!
 //! The proofs, strongest first:
 //!
-//! 1. *A successor says where this segment ended.* The chain record of the next segment names offset and checksum; up to there
-//!    everything was durable before the next segment began.
-//! 2. *Something valid stands further on* and its header says that the place in question had been synced before. To find it,
-//!    every multiple of 8 behind the place is tried, whatever the bytes between say about their own length.
+//! 1. *A successor says where this segment ended.* The chain record of the next segment names offset and checksum; up
+//!    to there everything was durable before the next segment began.
+//! 2. *Something valid stands further on* and its header says that the place in question had been synced before. To
+//!    find it, every multiple of 8 behind the place is tried, whatever the bytes between say about their own length.
 //! 3. *The file has its final name.* It gets that name only after its first batch was synced.
 //! 4. *A valid batch that does not fit the chain.* No crash makes that: the batch before it was exchanged.
 //!
 //! None of these: what stands there was never acknowledged. It is cut, and [`Torn`] says so.
 //!
-//! What no format can tell: the *last* group of batches that a sync acknowledged, damaged before anything that proves it
-//! reached the disk (the next batch, or the mark that is stored after each sync and is written back within seconds, or at
-//! a clean stop). It looks like a crash in the middle of that sync.
+//! What no format can tell: the *last* group of batches that a sync acknowledged, damaged before anything that proves
+//! it reached the disk (the next batch, or the mark that is stored after each sync and is written back within seconds,
+//! or at a clean stop). It looks like a crash in the middle of that sync.
 //!
 //! Everything here is a function of names and bytes; files are changed by [`crate::Wal`] afterwards.
 
@@ -495,6 +496,7 @@ fn walk(
     records: &mut Vec<RecordView>,
 ) -> Walk {
     let bytes = &segment.image.bytes;
+    let mut watermark = format::read_watermark(bytes, segment.seed);
     let mut at = Walk {
         offset: SEGMENT_HEADER_BYTES,
         checksum: segment.checksum,
@@ -511,6 +513,14 @@ fn walk(
                 at.stop = if met { Stop::AtSeal } else { Stop::Unchained };
                 return at;
             }
+        }
+        if let Some((end, checksum)) = watermark.filter(|(end, _)| at.offset as u64 >= *end) {
+            // What was durable then cannot have changed since.
+            if (end, checksum) != (at.offset as u64, at.checksum) {
+                at.stop = Stop::Unchained;
+                return at;
+            }
+            watermark = None;
         }
         let Some(header) = BatchHeader::decode(bytes, at.offset, segment.seed) else {
             let rest = bytes.get(at.offset..).unwrap_or_default();
@@ -603,6 +613,9 @@ fn look_ahead(bytes: &[u8], from: usize, seed: Seed) -> (Ahead, usize) {
         Some(header) if header.is_mark() && header.synced_before == from as u64 => BATCH_HEADER_BYTES,
         _ => 0,
     };
+    if format::read_watermark(bytes, seed).is_some_and(|(synced_before, _)| synced_before > from as u64) {
+        return (Ahead::Proof, end);
+    }
     if used <= own {
         return (Ahead::Nothing, end);
     }
@@ -774,6 +787,16 @@ mod tests {
         put(&mut bytes, 2400, 72);
         assert_eq!(look_ahead(&bytes, 64, seed).0, Ahead::Proof);
         assert_eq!(look_ahead(&bytes, 64, Seed::new(1, 3)).0, Ahead::Debris, "of another segment");
+    }
+
+    #[test]
+    fn the_watermark_proves_even_what_nothing_stands_behind() {
+        let seed = Seed::new(1, 2);
+        let mut bytes = vec![0_u8; 4096];
+        let place = format::WATERMARK_AT..format::WATERMARK_AT + BATCH_HEADER_BYTES;
+        bytes[place].copy_from_slice(&format::watermark(seed, 2000, 9));
+        assert_eq!(look_ahead(&bytes, 1992, seed).0, Ahead::Proof);
+        assert_eq!(look_ahead(&bytes, 2000, seed), (Ahead::Nothing, 2000));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Snapshot files: the application's state at an index, so that the log before it may go.
 //!
-//! A file is called `{term:016x}-{index:016x}.snap`. It is written under a temporary name, synced, renamed, and the directory synced;
-//! so a file with its final name is complete unless the disk damaged it, and that is what the checksums are for. Data goes
-//! in and out in chunks, each with its own checksum: a large snapshot is never in memory twice.
+//! A file is called `{term:016x}-{index:016x}.snap`. It is written under a temporary name, synced, renamed, and the
+//! directory synced; so a file with its final name is complete unless the disk damaged it, and that is what the
+//! checksums are for. Data goes in and out in chunks, each with its own checksum: a large snapshot is never in memory
+//! twice.
 //!
 //! ```text
 //! header (64 bytes)                          chunk                            after the last chunk
@@ -18,8 +19,8 @@
 //! then the configuration (`ConfState`, protobuf)
 //! ```
 //!
-//! The newest *valid* file that the log covers wins. A bad one is renamed to `.broken` and reported, never deleted: it may be
-//! all that is left of something.
+//! The newest *valid* file that the log covers wins. A bad one is renamed to `.broken` and reported, never deleted: it
+//! may be all that is left of something.
 //!
 //! What is left out: compression, and purging of `.broken` files, which is for a person to decide.
 
@@ -124,8 +125,8 @@ impl SnapshotDir {
         }
     }
 
-    /// The newest valid snapshot among those that the log has recorded ([`crate::Recovered::snapshots`]). Bad files are renamed
-    /// to `.broken` and reported in the log.
+    /// The newest valid snapshot among those that the log has recorded ([`crate::Recovered::snapshots`]). Bad files are
+    /// renamed to `.broken` and reported in the log.
     pub fn load_newest(&self, covered_by: &[SnapshotMetadata]) -> Result<Option<Snapshot>, WalError> {
         self.load_newest_reporting(covered_by).map(|(snapshot, _)| snapshot)
     }
@@ -154,8 +155,8 @@ impl SnapshotDir {
         Ok((None, bad))
     }
 
-    /// Opens the newest valid snapshot for reading piece by piece. The file is read twice: once to check it, so that what
-    /// comes out is never the first half of a bad one.
+    /// Opens the newest valid snapshot for reading piece by piece. The file is read twice: once to check it, so that
+    /// what comes out is never the first half of a bad one.
     pub fn open_newest(&self, covered_by: &[SnapshotMetadata]) -> Result<Option<SnapshotReader>, WalError> {
         for (path, _) in self.candidates(covered_by)? {
             let checked = SnapshotReader::open(&*self.disk, &path).and_then(|mut reader| {
@@ -227,8 +228,8 @@ impl std::fmt::Debug for SnapshotDir {
     }
 }
 
-/// A snapshot file that is being written. Dropped without [`SnapshotWriter::finish`], it leaves only a temporary file, which the
-/// next [`SnapshotDir::open`] removes.
+/// A snapshot file that is being written. Dropped without [`SnapshotWriter::finish`], it leaves only a temporary file,
+/// which the next [`SnapshotDir::open`] removes.
 pub struct SnapshotWriter {
     dir: SnapshotDir,
     target: PathBuf,

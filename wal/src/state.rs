@@ -1,11 +1,11 @@
 //! What the log says, as far as it has been written or read: the same rules for the writer and for recovery.
 //!
-//! Both feed every record of every batch into a [`LogState`], so what a writer believes and what a later recovery concludes cannot drift
-//! apart. The writer asks first ([`LogState::check`]) and refuses what would contradict the log; recovery finds the same
-//! contradiction in a record with a right checksum and calls it damage.
+//! Both feed every record of every batch into a [`LogState`], so what a writer believes and what a later recovery
+//! concludes cannot drift apart. The writer asks first ([`LogState::check`]) and refuses what would contradict the log;
+//! recovery finds the same contradiction in a record with a right checksum and calls it damage.
 //!
-//! Invariants: `base.index ≤ last_index()`; `hard_state.commit ≤ last_index()`; every snapshot's index ≤ commit; terms of
-//! entries never go down from one index to the next; what is at or below commit is never replaced.
+//! Invariants: `base.index ≤ last_index()`; `hard_state.commit ≤ last_index()`; every snapshot's index ≤ commit; terms
+//! of entries never go down from one index to the next; what is at or below commit is never replaced.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -175,7 +175,8 @@ impl LogState {
         hard_state.map_or(Ok(()), |state| self.check_hard_state(state, last))
     }
 
-    /// Takes one record in. The error says how it contradicts what came before it. Returns what happened to the entries.
+    /// Takes one record in. The error says how it contradicts what came before it. Returns what happened to the
+    /// entries.
     pub(crate) fn apply(&mut self, record: &Read) -> Result<Effect, String> {
         match record.kind {
             RecordKind::Metadata => {

@@ -50,7 +50,7 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 /// Where each batch begins, by its magic (payloads in these tests never contain it).
 fn batches(path: &Path) -> Vec<usize> {
     let bytes = fs::read(path).unwrap();
-    (0..bytes.len() - 4).step_by(8).filter(|at| &bytes[*at..*at + 4] == b"BTCH").collect()
+    (1024..bytes.len() - 4).step_by(8).filter(|at| &bytes[*at..*at + 4] == b"BTCH").collect()
 }
 
 fn alter(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
@@ -266,7 +266,7 @@ fn what_would_contradict_the_log_is_refused_and_changes_nothing() {
     assert_eq!(reopen(dir.path()).entries(0).len(), 11);
 }
 
-/// A log of five batches in one segment, not closed cleanly: the last mark is missing.
+/// A log of five batches in one segment. The watermark is taken out of it, as if the system had not written it back yet.
 fn five_batches() -> (tempfile::TempDir, PathBuf, Vec<usize>) {
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = open(dir.path(), Options { segment_bytes: 32 << 10 });
@@ -275,6 +275,7 @@ fn five_batches() -> (tempfile::TempDir, PathBuf, Vec<usize>) {
     }
     drop(log);
     let path = segments(dir.path()).remove(0);
+    alter(&path, |bytes| bytes[512..552].fill(0));
     let at = batches(&path);
     assert_eq!(at.len(), 7, "the first batch of the segment, five, and a mark");
     (dir, path, at)
@@ -325,6 +326,21 @@ fn the_mark_proves_the_last_batch_too() {
     alter(&path, |bytes| bytes[at[5] + 1000] ^= 1);
     let refused = Wal::open(dir.path(), SMALL, b"node 1").unwrap_err();
     assert!(matches!(refused, WalError::Damaged { offset, .. } if offset == at[5] as u64), "{refused}");
+}
+
+#[test]
+fn the_watermark_proves_what_the_mark_went_down_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), SMALL);
+    for index in 1..=5 {
+        log.save(None, &[entry(1, index, 20)]).unwrap();
+    }
+    drop(log);
+    let path = segments(dir.path()).remove(0);
+    let at = batches(&path);
+    alter(&path, |bytes| bytes[at[2] + 8..].fill(0));
+    let refused = Wal::open(dir.path(), SMALL, b"node 1").unwrap_err();
+    assert!(matches!(refused, WalError::Damaged { offset, .. } if offset == at[2] as u64), "{refused}");
 }
 
 #[test]
@@ -401,8 +417,8 @@ fn an_unused_prepared_segment_is_removed_and_a_begun_one_is_adopted() {
     assert!(!dir.path().join("0000000000000001.next").exists());
 
     let (mut log, _) = open(dir.path(), SMALL);
-    for index in 6..=14 {
-        log.save(Some(&state(1, 1, index)), &[entry(1, index, 3000)]).unwrap();
+    for index in 6..=20 {
+        log.save(Some(&state(1, 1, index)), &[entry(1, index, 2000)]).unwrap();
     }
     drop(log);
     let files = segments(dir.path());

@@ -6,7 +6,8 @@ use wal::{Options, Wal};
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Entries that follow, or replace up to this many uncommitted ones; whether the term goes up; how far commit moves.
+    /// Entries that follow, or replace up to this many uncommitted ones; whether the term goes up; how far commit
+    /// moves.
     Save {
         replace: u64,
         count: u64,

@@ -1,0 +1,120 @@
+//! The log is crashed at every call, in every way that a disk can leave behind what was not synced.
+//!
+//! `WAL_CRASH_SCALE=N` takes subsets of N more unsynced sectors, so 2^N times as many images.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use raft_core::pb::{Entry, HardState};
+use tests::fault_disk::{FaultDisk, Image, Moment};
+use tests::random::Random;
+use tests::wal_workload::{self, snapshot_data, Expected, Workload};
+
+/// Up to this many unsynced things are combined in every way.
+const ALL_BELOW: usize = 10;
+const TEAR_BYTES: usize = 8;
+
+#[derive(Default, Debug)]
+struct Count {
+    moments: usize,
+    images: usize,
+    distinct: usize,
+    torn: usize,
+    in_flight_kept: usize,
+    recoveries_crashed: usize,
+}
+
+/// Opens what a crash left, checks it against what had been acknowledged, and goes on with it.
+fn check(workload: &Workload, moment: &Moment, image: &Image, count: &mut Count, deep: bool) {
+    let context = || format!("{} at call {} after {} steps", workload.name, moment.call, moment.progress);
+    let disk = FaultDisk::with_image(image);
+    if deep {
+        disk.record();
+    }
+    let (mut log, recovered, snapshots) =
+        workload.open(&disk).unwrap_or_else(|error| panic!("{}: a crash is no damage: {error}", context()));
+    let found = Expected::of(&recovered);
+    let steps = workload
+        .explain(&found, moment.progress)
+        .unwrap_or_else(|| panic!("{}: lost or invented, found {:?}", context(), found.end()));
+    count.torn += usize::from(recovered.torn.is_some());
+    count.in_flight_kept += usize::from(steps > moment.progress);
+    if let Some(newest) = recovered.snapshots.last() {
+        let loaded = snapshots.load_newest(&recovered.snapshots).expect("snapshots can be read");
+        let loaded = loaded.unwrap_or_else(|| panic!("{}: the recorded snapshot has no file", context()));
+        assert_eq!(&loaded.metadata, newest, "{}", context());
+        assert!(loaded.data == snapshot_data(newest.index), "{}", context());
+        assert!(recovered.first_index <= newest.index + 1, "{}", context());
+    } else {
+        assert!(!recovered.needs_snapshot(), "{}", context());
+    }
+    if !deep {
+        return;
+    }
+    // A second crash, while the first one is being recovered from, must end in the same place.
+    for again in disk.take_moments() {
+        count.recoveries_crashed += 1;
+        again.images(3, 256, &mut Random::new(9), |image| {
+            let (_, recovered, _) =
+                workload.open(&FaultDisk::with_image(&image)).expect("a crash in recovery is no damage");
+            assert_eq!(Expected::of(&recovered), found, "{}: a crash in recovery", context());
+        });
+    }
+    // The log can be used as if nothing had been.
+    let (last, state) = found.end();
+    let state = HardState { term: state.term + 1, vote: 2, commit: state.commit };
+    let entry = Entry { term: state.term, index: last + 1, ..Entry::normal("after the crash") };
+    log.save(Some(&state), std::slice::from_ref(&entry)).expect("the log goes on");
+    drop(log);
+    let (_, recovered, _) = workload.open(&disk.after_power_failure()).expect("and can be opened again");
+    assert_eq!((recovered.hard_state, recovered.torn.as_ref()), (state, None));
+    assert_eq!(recovered.entries(last), [entry]);
+}
+
+fn crash_everywhere(workload: &Workload) {
+    let scale = std::env::var("WAL_CRASH_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    let disk = FaultDisk::new();
+    disk.record();
+    let (steps, error) = workload.run(&disk);
+    assert!(error.is_none() && steps == workload.steps.len(), "the workload itself: {error:?}");
+    let mut random = Random::new(7);
+    let mut count = Count::default();
+    let mut seen = HashSet::new();
+    for moment in disk.take_moments() {
+        count.moments += 1;
+        moment.images(ALL_BELOW + scale, TEAR_BYTES, &mut random, |image| {
+            count.images += 1;
+            let mut hasher = DefaultHasher::new();
+            (&image, moment.progress).hash(&mut hasher);
+            // The same image after the same acknowledgements needs no second look.
+            if seen.insert(hasher.finish()) {
+                count.distinct += 1;
+                let deep = count.distinct % 80 == 1;
+                check(workload, &moment, &image, &mut count, deep);
+            }
+        });
+    }
+    println!("wal crashes {}: 0 panics, 0 lost, 0 invented in {count:?}", workload.name);
+    assert!(count.distinct > 25_000, "{count:?}: four of these are to be more than 100 000");
+    assert!(count.torn > 0 && count.in_flight_kept > 0 && count.recoveries_crashed > 0, "{count:?}");
+}
+
+#[test]
+fn appends_survive_a_crash_anywhere() {
+    crash_everywhere(&wal_workload::appends());
+}
+
+#[test]
+fn truncations_survive_a_crash_anywhere() {
+    crash_everywhere(&wal_workload::truncations());
+}
+
+#[test]
+fn rotations_survive_a_crash_anywhere() {
+    crash_everywhere(&wal_workload::rotations());
+}
+
+#[test]
+fn snapshots_and_purges_survive_a_crash_anywhere() {
+    crash_everywhere(&wal_workload::snapshots());
+}
