@@ -440,13 +440,14 @@ impl Shape {
 
     /// As after a crash between the sync and the store of the mark.
     fn without_mark(mut self) -> Self {
-        if let Some(file) = self.files.iter_mut().rfind(|file| file.name.ends_with(".wal")) {
+        let last = self.files.iter().rposition(|file| file.name.ends_with(".wal"));
+        if let Some((file, older)) = last.and_then(|last| Some((self.files.get_mut(last)?, self.older.get(last)?))) {
             let mut bytes = file.bytes.to_vec();
             if let Some(at) = bytes.windows(4).rposition(|window| window == b"BTCH") {
                 bytes[at..at + 40].fill(0);
             }
             // The watermark is that of the sync before.
-            if let Some(before) = self.older.last().and_then(|sectors| sectors.get(1)).and_then(|older| older.last()) {
+            if let Some(before) = older.get(1).and_then(|versions| versions.last()) {
                 bytes[SECTOR_BYTES..2 * SECTOR_BYTES].copy_from_slice(before);
             }
             file.bytes = Bytes::from(bytes);
@@ -462,10 +463,10 @@ impl Shape {
         workload.run(&disk);
         let begun = |moment: &crate::fault_disk::Moment| {
             let image = moment.live_image();
-            let next = image.iter().any(|(name, bytes)| name.ends_with("1.next") && bytes.starts_with(b"\x89RWAL"));
-            next && moment.chances() == 0
+            image.iter().any(|(name, bytes)| name.ends_with("1.next") && bytes.starts_with(b"\x89RWAL"))
         };
-        let moment = disk.take_moments().iter().position(begun)?;
+        // The last such moment is that of the rename.
+        let moment = disk.take_moments().iter().rposition(begun)?;
         Some(Self::at(workload, name, moment, false))
     }
 

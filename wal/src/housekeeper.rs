@@ -187,7 +187,8 @@ impl Worker {
         let Some(mut seal) = seal else { return Ok(()) };
         let end = seal.offset + seal.mark.len();
         seal.region.slice_mut(seal.offset..end)?.copy_from_slice(&seal.mark);
-        seal.region.sync(seal.offset..end)
+        // All of it, for the watermark at its beginning: it will not be written to again.
+        seal.region.sync(0..end)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
