@@ -96,7 +96,7 @@ impl Changes {
         let (over, held): (VecDeque<Held>, _) = all.partition(|held| hopeless || held.deadline <= now);
         self.held = held;
         for held in over {
-            let reason = if hopeless { NO_LEADER } else { "another change of the membership is under way" };
+            let reason = if hopeless { NO_LEADER } else { "no leader took it, or another change is under way" };
             let _ = held.reply.send(Err(Refused::NotDone(reason)));
         }
         let expired: Vec<u64> =

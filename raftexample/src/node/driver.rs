@@ -33,7 +33,7 @@ use kvstore::Store;
 use parking_lot::RwLock;
 use prost::Message as _;
 use raft_core::pb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, Message, MessageType, Snapshot};
-use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage};
+use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage, NO_LIMIT};
 
 use super::changes::Changes;
 use super::disk::{Disk, State, StorageFailed};
@@ -60,6 +60,12 @@ const HOPELESS_TICKS: usize = 3 * ELECTION_TICKS;
 /// Entries kept in the log behind a snapshot, so that a member that is a little behind needs none; fewer if snapshots
 /// are taken more often.
 const TAIL_ENTRIES: u64 = 10_000;
+/// Bytes of entries kept behind a snapshot, at most.
+const TAIL_BYTES: u64 = 32 << 20;
+/// A snapshot is also taken when so many bytes have been applied since the last one: large values must not fill memory
+/// and disk before their number is reached. More if the last snapshot was larger, so that writing snapshots never costs
+/// more than writing the log.
+const SNAPSHOT_BYTES: u64 = 128 << 20;
 /// How long a removed node goes on, so that the others hear of its removal and its client gets the answer.
 const REMOVAL_LINGER: Duration = Duration::from_secs(1);
 
@@ -85,6 +91,10 @@ pub(super) struct Driver {
     applied: (u64, u64),
     /// The newest snapshot; 0 if there is none.
     snapshot_index: u64,
+    /// Bytes of entries applied since then.
+    applied_bytes: u64,
+    /// How many of them make a snapshot due.
+    snapshot_bytes: u64,
     /// Entries up to here were committed before this process started: history, told again.
     history: u64,
     leader: u64,
@@ -166,6 +176,8 @@ impl Driver {
             changes: Changes::new(boot),
             applied,
             snapshot_index: applied.0,
+            applied_bytes: 0,
+            snapshot_bytes: SNAPSHOT_BYTES,
             history,
             leader: 0,
             leaderless_ticks: 0,
@@ -464,7 +476,7 @@ impl Driver {
         self.members = members;
         self.conf_state = metadata.conf_state.clone();
         self.applied = (metadata.index, metadata.term);
-        self.snapshot_index = metadata.index;
+        self.note_snapshot(snapshot);
         self.writes.lose_sight();
         self.changes.lose_sight();
         self.follow_members();
@@ -502,6 +514,7 @@ impl Driver {
             self.writes.term_begins(entry.term, Instant::now());
         }
         self.applied = (entry.index, entry.term);
+        self.applied_bytes += entry.data.len() as u64;
     }
 
     fn apply_normal(&mut self, store: &mut Store, entry: Entry, done: &mut Vec<Reply>) -> Result<(), Fatal> {
@@ -595,13 +608,14 @@ impl Driver {
     /// log's beginning is gone: a newcomer must be sent a snapshot that knows of it.
     fn snapshot_if_due(&mut self) -> Result<(), Fatal> {
         let (index, _) = self.applied;
-        let count_due = index >= self.snapshot_index.saturating_add(self.snapshot_count);
+        let due = index >= self.snapshot_index.saturating_add(self.snapshot_count)
+            || (index > self.snapshot_index && self.applied_bytes >= self.snapshot_bytes);
         let outdated = self.snapshot_index > 0 && index > self.snapshot_index && {
             let storage = self.raw.storage();
             storage.first_index().is_ok_and(|first| first > 1)
                 && storage.initial_state().is_ok_and(|(_, conf_state)| conf_state != self.conf_state)
         };
-        if !count_due && !outdated {
+        if !due && !outdated {
             return Ok(());
         }
         let began = Instant::now();
@@ -609,9 +623,9 @@ impl Driver {
         let storage = self.raw.storage_mut();
         let snapshot = storage.create_snapshot(index, Some(self.conf_state.clone()), data).map_err(Error::Storage)?;
         self.disk.save_snapshot(&snapshot)?;
-        self.snapshot_index = index;
+        self.note_snapshot(&snapshot);
+        let compact_to = self.tail_begins_after(index)?;
         let storage = self.raw.storage_mut();
-        let compact_to = index.saturating_sub(self.snapshot_count.min(TAIL_ENTRIES));
         if storage.first_index().is_ok_and(|first| first <= compact_to) {
             storage.compact(compact_to).map_err(Error::Storage)?;
         }
@@ -619,6 +633,28 @@ impl Driver {
         let (bytes, millis) = (snapshot.data.len(), began.elapsed().as_millis());
         log::info!("took a snapshot of index {index}: {bytes} bytes in {millis} ms; the log begins after {compact_to}");
         Ok(())
+    }
+
+    fn note_snapshot(&mut self, snapshot: &Snapshot) {
+        self.snapshot_index = snapshot.metadata.index;
+        self.applied_bytes = 0;
+        self.snapshot_bytes = SNAPSHOT_BYTES.max(snapshot.data.len() as u64);
+    }
+
+    /// The last entry that is not kept behind a snapshot of `index`.
+    fn tail_begins_after(&self, index: u64) -> Result<u64, Error> {
+        let storage = self.raw.storage();
+        let lowest = index.saturating_sub(self.snapshot_count.min(TAIL_ENTRIES)).max(storage.first_index()? - 1);
+        if lowest >= index {
+            return Ok(lowest);
+        }
+        let entries = storage.entries(lowest + 1, index + 1, NO_LIMIT)?;
+        let mut bytes = 0;
+        let surplus = entries.iter().rev().find(|entry| {
+            bytes += entry.data.len() as u64;
+            bytes > TAIL_BYTES
+        });
+        Ok(surplus.map_or(lowest, |entry| entry.index))
     }
 }
 

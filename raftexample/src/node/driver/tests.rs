@@ -197,6 +197,38 @@ fn a_snapshot_is_taken_in_time_and_is_enough_to_start_from() {
 }
 
 #[test]
+fn many_bytes_make_a_snapshot_due_before_many_entries_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |_| {});
+    bench.elect();
+    bench.driver.snapshot_bytes = 300;
+    let mut counter = 0;
+    while bench.driver.snapshot_index == 0 {
+        counter += 1;
+        assert!(counter < 100);
+        bench.write(counter, "0123456789");
+    }
+    assert!((5..=20).contains(&counter), "{counter} writes of some thirty bytes");
+    assert_eq!(bench.driver.applied_bytes, 0);
+    bench.write(counter + 1, "next");
+    assert_eq!(bench.driver.snapshot_index + 1, bench.driver.applied.0, "and not again at once");
+}
+
+#[test]
+fn the_tail_behind_a_snapshot_is_limited_in_bytes_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |options| options.wal_segment_bytes = 64 << 20);
+    bench.elect();
+    let large = "x".repeat(1 << 20);
+    for counter in 0..20 {
+        // Key and value: two MiB an entry.
+        assert!(done(&mut bench.write(counter, &large)));
+    }
+    let index = bench.driver.applied.0;
+    assert_eq!(bench.driver.tail_begins_after(index), Ok(index - 15), "sixteen of them are a little above the limit");
+}
+
+#[test]
 fn a_change_after_the_log_is_compacted_brings_a_snapshot_that_knows_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 1, |options| options.snapshot_count = 10);
