@@ -62,6 +62,7 @@ const IMAGE_VERSION: u32 = 1;
 struct WireMember {
     #[prost(uint64, tag = "1")]
     id: u64,
+    /// Empty if it is not known.
     #[prost(string, tag = "2")]
     url: String,
     #[prost(bool, tag = "3")]
@@ -99,8 +100,10 @@ pub fn decode_request(data: Bytes) -> Result<(RequestId, Command), CodecError> {
 
 /// The data of a snapshot.
 pub fn encode_image(members: &Members, store: &Store) -> Bytes {
-    let wire_member =
-        |(id, member): (u64, &Member)| WireMember { id, url: member.url.to_string(), agreed: member.agreed };
+    let wire_member = |(id, member): (u64, &Member)| {
+        let url = member.url.as_ref().map(ToString::to_string).unwrap_or_default();
+        WireMember { id, url, agreed: member.agreed }
+    };
     let image = WireImage {
         version: IMAGE_VERSION,
         members: members.iter().map(wire_member).collect(),
@@ -123,7 +126,8 @@ pub fn decode_image(data: Bytes, cluster: &[PeerUrl]) -> Result<(Members, Store)
     }
     let mut members = Vec::with_capacity(image.members.len());
     for WireMember { id, url, agreed } in image.members {
-        members.push((id, Member { url: url.parse().map_err(error)?, agreed }));
+        let url = if url.is_empty() { None } else { Some(url.parse().map_err(error)?) };
+        members.push((id, Member { url, agreed }));
     }
     let store = Store::restore(&image.store).map_err(error)?;
     Ok((Members::restore(members, image.removed, cluster), store))
@@ -160,6 +164,7 @@ mod tests {
         let mut members = Members::default();
         members.add_founder(1, &cluster);
         members.add_agreed(7, "http://c:3".parse().unwrap());
+        members.add_founder(8, &cluster);
         members.remove(2);
         let mut store = Store::new();
         store.apply(9, command());

@@ -9,6 +9,10 @@
 //! other ports by its command lines. The address of a member that was added later came through the log, all nodes
 //! agreed on it, and it wins over the command line.
 //!
+//! **A member without an address** is still a member: its entry is in the log, Raft counts it, and it can be removed. It
+//! comes to be when `--cluster` is too short, or when another program proposed an address that is none. Messages to it
+//! are lost until somebody removes it, or the command line says where it is.
+//!
 //! What is left out: whether a member votes. That is the configuration's business.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,9 +22,9 @@ use crate::address::PeerUrl;
 /// One member's address, and how it became known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Where it listens to its peers.
-    pub url: PeerUrl,
-    /// It came through the log: all nodes agree on it. Otherwise it is this node's command line that says so.
+    /// Where it listens to its peers, if that is known.
+    pub url: Option<PeerUrl>,
+    /// The address came through the log: all nodes agree on it. Otherwise it is this node's command line that says so.
     pub agreed: bool,
 }
 
@@ -38,8 +42,8 @@ pub enum ChangeRefused {
     AlreadyMember {
         /// Who.
         id: u64,
-        /// Where it listens.
-        url: PeerUrl,
+        /// Where it listens, if that is known.
+        url: Option<PeerUrl>,
     },
     /// To be added, but another member listens there.
     AddressTaken {
@@ -63,7 +67,10 @@ pub enum ChangeRefused {
 impl std::fmt::Display for ChangeRefused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            ChangeRefused::AlreadyMember { id, url } => write!(f, "node {id} is a member already, at {url}"),
+            ChangeRefused::AlreadyMember { id, url: Some(url) } => {
+                write!(f, "node {id} is a member already, at {url}")
+            }
+            ChangeRefused::AlreadyMember { id, url: None } => write!(f, "node {id} is a member already"),
             ChangeRefused::AddressTaken { id, url } => write!(f, "node {id} is the member at {url}"),
             ChangeRefused::NotAMember { id } => write!(f, "there is no member {id}"),
             ChangeRefused::LastMember { id } => write!(f, "node {id} is the last member: nobody would be left"),
@@ -80,7 +87,7 @@ impl Members {
     ) -> Members {
         let own_word = |id: u64| given(cluster, id).cloned();
         let members = members.into_iter().map(|(id, member)| match own_word(id) {
-            Some(url) if !member.agreed => (id, Member { url, agreed: false }),
+            Some(url) if !member.agreed => (id, Member { url: Some(url), agreed: false }),
             _ => (id, member),
         });
         Members { members: members.collect(), removed: removed.into_iter().collect() }
@@ -98,7 +105,7 @@ impl Members {
 
     /// Where a member listens.
     pub fn url(&self, id: u64) -> Option<&PeerUrl> {
-        self.members.get(&id).map(|member| &member.url)
+        self.members.get(&id).and_then(|member| member.url.as_ref())
     }
 
     /// Whether this id is a member.
@@ -116,8 +123,8 @@ impl Members {
         if let Some(member) = self.members.get(&id) {
             return Err(ChangeRefused::AlreadyMember { id, url: member.url.clone() });
         }
-        match self.members.iter().find(|(_, member)| member.url == *url) {
-            Some((&id, member)) => Err(ChangeRefused::AddressTaken { id, url: member.url.clone() }),
+        match self.members.iter().find(|(_, member)| member.url.as_ref() == Some(url)) {
+            Some((&id, _)) => Err(ChangeRefused::AddressTaken { id, url: url.clone() }),
             None => Ok(()),
         }
     }
@@ -136,16 +143,17 @@ impl Members {
     /// Notes a member whose address went through the log.
     pub fn add_agreed(&mut self, id: u64, url: PeerUrl) {
         self.removed.remove(&id);
-        self.members.insert(id, Member { url, agreed: true });
+        self.members.insert(id, Member { url: Some(url), agreed: true });
     }
 
-    /// Notes a founding member; its address is what the command line says. `None` if it does not say.
+    /// Notes a founding member, or one whose entry holds no usable address; its address is what the command line says.
+    /// `None` if it does not say.
     pub fn add_founder(&mut self, id: u64, cluster: &[PeerUrl]) -> Option<&PeerUrl> {
         self.removed.remove(&id);
-        let url = given(cluster, id)?.clone();
+        let url = given(cluster, id).cloned();
         // A member that is known already keeps its agreed address.
         let member = self.members.entry(id).or_insert(Member { url, agreed: false });
-        Some(&member.url)
+        member.url.as_ref()
     }
 
     /// Notes that it is no longer a member.
@@ -180,7 +188,7 @@ mod tests {
     #[test]
     fn senseless_changes_are_refused() {
         let members = founders(2);
-        assert_eq!(members.check_add(2, &url(9)), Err(ChangeRefused::AlreadyMember { id: 2, url: url(2) }));
+        assert_eq!(members.check_add(2, &url(9)), Err(ChangeRefused::AlreadyMember { id: 2, url: Some(url(2)) }));
         assert_eq!(members.check_add(3, &url(2)), Err(ChangeRefused::AddressTaken { id: 2, url: url(2) }));
         assert_eq!(members.check_add(3, &url(3)), Ok(()));
         assert_eq!(members.check_remove(3), Err(ChangeRefused::NotAMember { id: 3 }));
@@ -218,5 +226,7 @@ mod tests {
         members.add_agreed(1, url(7));
         assert_eq!(members.add_founder(1, &[url(1)]), Some(&url(7)));
         assert_eq!(members.add_founder(2, &[url(1)]), None, "the command line does not name it");
+        assert_eq!(members.check_remove(2), Ok(()), "a member it is");
+        assert!(members.check_add(2, &url(2)).is_err());
     }
 }

@@ -22,25 +22,29 @@
 //! that were missed are skipped, not made up for: while it could not listen, the node cannot know that the leader was
 //! silent.
 //!
-//! What is left out: threads of its own for the log and for applying; and taking snapshots without holding up the loop.
+//! Two subjects have files of their own: `driver/snapshots.rs` and `driver/membership.rs`.
+//!
+//! What is left out: threads of its own for the log and for applying.
 
-use std::collections::BTreeSet;
+mod membership;
+mod snapshots;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::RecvTimeoutError;
 use kvstore::Store;
 use parking_lot::RwLock;
 use prost::Message as _;
-use raft_core::pb::{ConfChange, ConfChangeType, ConfState, Entry, EntryType, Message, MessageType, Snapshot};
-use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage, NO_LIMIT};
+use raft_core::pb::{ConfChange, ConfState, Entry, EntryType, Message, MessageType, Snapshot};
+use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage};
 
 use super::changes::Changes;
 use super::disk::{Disk, State, StorageFailed};
 use super::reads::Reads;
 use super::status::NodeStatus;
 use super::writes::Writes;
-use super::{Change, Ending, Inbox, Input, Refused, Reply, REMOVED, STOPPING, TICK};
+use super::{Ending, Inbox, Input, Reply, STOPPING, TICK};
 use crate::address::PeerUrl;
 use crate::cli::NodeOptions;
 use crate::codec;
@@ -57,17 +61,6 @@ const BYTES_PER_TURN: usize = 8 << 20;
 const PROPOSAL_BYTES: usize = 1 << 20;
 /// Ticks without a leader after which clients are told at once instead of after their timeout.
 const HOPELESS_TICKS: usize = 3 * ELECTION_TICKS;
-/// Entries kept in the log behind a snapshot, so that a member that is a little behind needs none; fewer if snapshots
-/// are taken more often.
-const TAIL_ENTRIES: u64 = 10_000;
-/// Bytes of entries kept behind a snapshot, at most.
-const TAIL_BYTES: u64 = 32 << 20;
-/// A snapshot is also taken when so many bytes have been applied since the last one: large values must not fill memory
-/// and disk before their number is reached. More if the last snapshot was larger, so that writing snapshots never costs
-/// more than writing the log.
-const SNAPSHOT_BYTES: u64 = 128 << 20;
-/// How long a removed node goes on, so that the others hear of its removal and its client gets the answer.
-const REMOVAL_LINGER: Duration = Duration::from_secs(1);
 
 /// Everything that the raft thread owns.
 pub(super) struct Driver {
@@ -177,7 +170,7 @@ impl Driver {
             applied,
             snapshot_index: applied.0,
             applied_bytes: 0,
-            snapshot_bytes: SNAPSHOT_BYTES,
+            snapshot_bytes: snapshots::SNAPSHOT_BYTES,
             history,
             leader: 0,
             leaderless_ticks: 0,
@@ -264,15 +257,6 @@ impl Driver {
             Input::Stop => self.stop = true,
         }
         Ok(())
-    }
-
-    fn take_change(&mut self, change: Change, reply: Reply, now: Instant) {
-        if self.members.iter().next().is_none() {
-            // Not even the founders' entries have come: there is nothing to check the change against.
-            let _ = reply.send(Err(Refused::NotDone("this node has not heard from the cluster yet")));
-            return;
-        }
-        self.changes.add(change, reply, now);
     }
 
     fn take_event(&mut self, event: Event, now: Instant) -> Result<(), Fatal> {
@@ -371,24 +355,6 @@ impl Driver {
         Ok(())
     }
 
-    fn propose_changes(&mut self) -> Result<(), Fatal> {
-        if self.leader == 0 || self.end_at.is_some() {
-            return Ok(());
-        }
-        while let Some(held) = self.changes.next(&self.members) {
-            match self.raw.propose_conf_change(held.entry()) {
-                Ok(()) => self.changes.proposed(held),
-                Err(error) if error.is_fatal() => return Err(error.into()),
-                Err(error) => {
-                    log::debug!("a change of the membership was not taken: {error}");
-                    self.changes.put_back(held);
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
     fn ask_for_reads(&mut self) -> Result<(), Fatal> {
         if self.leader == 0 {
             return Ok(());
@@ -462,27 +428,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Takes over a leader's snapshot in place of log and store.
-    fn install(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
-        let metadata = &snapshot.metadata;
-        // Before anything is given up for it.
-        let (members, store) = codec::decode_image(snapshot.data.clone(), &self.cluster)
-            .map_err(|error| Fatal(format!("the snapshot of index {} cannot be restored: {error}", metadata.index)))?;
-        self.disk.save_snapshot(snapshot)?;
-        self.disk.purge()?;
-        self.raw.storage_mut().apply_snapshot(snapshot.clone()).map_err(Error::Storage)?;
-        log::info!("took over a snapshot of index {} from the leader: {} keys", metadata.index, store.len());
-        *self.store.write() = store;
-        self.members = members;
-        self.conf_state = metadata.conf_state.clone();
-        self.applied = (metadata.index, metadata.term);
-        self.note_snapshot(snapshot);
-        self.writes.lose_sight();
-        self.changes.lose_sight();
-        self.follow_members();
-        Ok(())
-    }
-
     /// Applies committed entries, in order, and answers those who waited for them.
     fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
         let mut done: Vec<Reply> = Vec::new();
@@ -531,130 +476,6 @@ impl Driver {
             done.extend(self.writes.applied(id.counter));
         }
         Ok(())
-    }
-
-    /// Changes configuration, address book and transport together. Returns who waits for it.
-    fn apply_change(&mut self, entry: &Entry) -> Result<Option<Reply>, Fatal> {
-        let unreadable = |what: &dyn std::fmt::Display| {
-            Fatal(format!(
-                "this node stops at entry {}, a change of the membership that it cannot read: {what}",
-                entry.index
-            ))
-        };
-        if entry.kind() != Some(EntryType::EntryConfChange) {
-            return Err(unreadable(&"changes of several members at once are of a newer version"));
-        }
-        let change = ConfChange::decode(entry.data.clone()).map_err(|error| unreadable(&error))?;
-        match self.raw.apply_conf_change(change.clone()) {
-            Ok(conf_state) => self.conf_state = conf_state,
-            Err(error) if error.is_fatal() => return Err(error.into()),
-            Err(error) => {
-                // Every node finds the same fault in the same entry, so all of them pass over it.
-                log::warn!("the change of the membership at index {} has no effect: {error}", entry.index);
-                return Ok(self.changes.applied(change.id));
-            }
-        }
-        let id = change.node_id;
-        match ConfChangeType::try_from(change.change_type) {
-            Ok(ConfChangeType::ConfChangeRemoveNode) => {
-                self.members.remove(id);
-                log::info!("node {id} was removed from the cluster");
-            }
-            Ok(_) => self.add_member(id, &change.context).map_err(|error| unreadable(&error))?,
-            Err(_) => return Err(unreadable(&"its type is unknown")),
-        }
-        self.follow_members();
-        Ok(self.changes.applied(change.id))
-    }
-
-    fn add_member(&mut self, id: u64, context: &[u8]) -> Result<(), String> {
-        if context.is_empty() {
-            match self.members.add_founder(id, &self.cluster) {
-                Some(url) => log::info!("node {id} at {url} is a member (the address is the command line's)"),
-                None => log::warn!("node {id} is a member, but --cluster does not say where it is"),
-            }
-            return Ok(());
-        }
-        let text = std::str::from_utf8(context).map_err(|error| error.to_string())?;
-        let url: PeerUrl = text.parse().map_err(|error: crate::address::PeerUrlError| error.to_string())?;
-        log::info!("node {id} at {url} is a member");
-        self.members.add_agreed(id, url);
-        Ok(())
-    }
-
-    /// Lets the transport, and this node itself, follow the address book.
-    fn follow_members(&mut self) {
-        for (id, member) in self.members.iter() {
-            self.transport.add(id, &member.url);
-        }
-        let removed: BTreeSet<u64> = self.members.removed().collect();
-        for &id in &removed {
-            self.transport.remove(id);
-        }
-        *self.removed.write() = removed;
-    }
-
-    /// A node that was removed goes on for a moment, then ends. History, told again at a restart, may tell of a removal
-    /// that was followed by an addition: only its end counts.
-    fn notice_own_removal(&mut self) {
-        if self.end_at.is_none() && self.members.was_removed(self.id) && self.applied.0 >= self.history {
-            self.end_at = Some(Instant::now() + REMOVAL_LINGER);
-            self.writes.end(REMOVED);
-            self.reads.end(REMOVED);
-        }
-    }
-
-    /// Takes a snapshot when enough has been applied since the last one; and after a change of the membership, once the
-    /// log's beginning is gone: a newcomer must be sent a snapshot that knows of it.
-    fn snapshot_if_due(&mut self) -> Result<(), Fatal> {
-        let (index, _) = self.applied;
-        let due = index >= self.snapshot_index.saturating_add(self.snapshot_count)
-            || (index > self.snapshot_index && self.applied_bytes >= self.snapshot_bytes);
-        let outdated = self.snapshot_index > 0 && index > self.snapshot_index && {
-            let storage = self.raw.storage();
-            storage.first_index().is_ok_and(|first| first > 1)
-                && storage.initial_state().is_ok_and(|(_, conf_state)| conf_state != self.conf_state)
-        };
-        if !due && !outdated {
-            return Ok(());
-        }
-        let began = Instant::now();
-        let data = codec::encode_image(&self.members, &self.store.read());
-        let storage = self.raw.storage_mut();
-        let snapshot = storage.create_snapshot(index, Some(self.conf_state.clone()), data).map_err(Error::Storage)?;
-        self.disk.save_snapshot(&snapshot)?;
-        self.note_snapshot(&snapshot);
-        let compact_to = self.tail_begins_after(index)?;
-        let storage = self.raw.storage_mut();
-        if storage.first_index().is_ok_and(|first| first <= compact_to) {
-            storage.compact(compact_to).map_err(Error::Storage)?;
-        }
-        self.disk.purge()?;
-        let (bytes, millis) = (snapshot.data.len(), began.elapsed().as_millis());
-        log::info!("took a snapshot of index {index}: {bytes} bytes in {millis} ms; the log begins after {compact_to}");
-        Ok(())
-    }
-
-    fn note_snapshot(&mut self, snapshot: &Snapshot) {
-        self.snapshot_index = snapshot.metadata.index;
-        self.applied_bytes = 0;
-        self.snapshot_bytes = SNAPSHOT_BYTES.max(snapshot.data.len() as u64);
-    }
-
-    /// The last entry that is not kept behind a snapshot of `index`.
-    fn tail_begins_after(&self, index: u64) -> Result<u64, Error> {
-        let storage = self.raw.storage();
-        let lowest = index.saturating_sub(self.snapshot_count.min(TAIL_ENTRIES)).max(storage.first_index()? - 1);
-        if lowest >= index {
-            return Ok(lowest);
-        }
-        let entries = storage.entries(lowest + 1, index + 1, NO_LIMIT)?;
-        let mut bytes = 0;
-        let surplus = entries.iter().rev().find(|entry| {
-            bytes += entry.data.len() as u64;
-            bytes > TAIL_BYTES
-        });
-        Ok(surplus.map_or(lowest, |entry| entry.index))
     }
 }
 

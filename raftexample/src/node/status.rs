@@ -6,7 +6,7 @@
 use raft_core::{RawNode, StateType, Storage};
 use serde::Serialize;
 
-use crate::members::Members;
+use crate::members::{Member, Members};
 
 /// How a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -44,7 +44,7 @@ pub struct NodeStatus {
 pub struct MemberStatus {
     /// Its id.
     pub id: u64,
-    /// Its peer URL.
+    /// Its peer URL; empty if this node does not know it.
     pub url: String,
 }
 
@@ -92,9 +92,15 @@ impl NodeStatus {
             first: raw.storage().first_index().unwrap_or(0),
             last: raw.storage().last_index().unwrap_or(0),
             keys,
-            members: members.iter().map(|(id, member)| MemberStatus { id, url: member.url.to_string() }).collect(),
+            members: members.iter().map(|(id, member)| MemberStatus::of(id, member)).collect(),
             progress: progress.collect(),
         }
+    }
+}
+
+impl MemberStatus {
+    fn of(id: u64, member: &Member) -> MemberStatus {
+        MemberStatus { id, url: member.url.as_ref().map(ToString::to_string).unwrap_or_default() }
     }
 }
 

@@ -3,8 +3,10 @@
 
 use super::*;
 use crate::codec::RequestId;
+use crate::node::{Change, Refused, NO_LEADER};
 use bytes::Bytes;
 use kvstore::Command;
+use raft_core::pb::ConfChangeType;
 use std::path::Path;
 use tokio::sync::oneshot::{self, Receiver};
 
@@ -171,7 +173,7 @@ fn without_a_leader_everybody_is_refused_after_a_while() {
     assert!(write.try_recv().is_err() && read.try_recv().is_err(), "there may be an election going on");
     bench.tick(1);
     for answer in [&mut write, &mut read, &mut change] {
-        assert_eq!(answer.try_recv(), Ok(Err(Refused::NotDone(super::super::NO_LEADER))));
+        assert_eq!(answer.try_recv(), Ok(Err(Refused::NotDone(NO_LEADER))));
     }
 }
 
@@ -271,6 +273,19 @@ fn members_follow_the_log_and_a_removed_node_ends() {
     drop(bench);
     let bench = open(dir.path(), 3, |_| {});
     assert!(bench.driver.end_at.is_some(), "it ends again");
+}
+
+#[test]
+fn an_address_that_is_none_does_not_stop_a_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    let add = change_entry(4, ConfChangeType::ConfChangeAddNode, 4, "nowhere");
+    assert!(bench.append(3, vec![add], 4).is_ok());
+    assert!(bench.driver.members.contains(4) && bench.driver.members.url(4).is_none());
+    assert_eq!(bench.driver.conf_state.voters, [1, 2, 3, 4]);
+    let remove = change_entry(5, ConfChangeType::ConfChangeRemoveNode, 4, "");
+    assert!(bench.append(4, vec![remove], 5).is_ok());
+    assert!(!bench.driver.members.contains(4));
 }
 
 #[test]
