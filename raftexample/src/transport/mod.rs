@@ -130,3 +130,31 @@ impl Transport {
         lost
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(id: u64, kind: MessageType) -> Message {
+        Message { to: id, ..Message::of(kind) }
+    }
+
+    #[test]
+    fn what_cannot_be_queued_is_said_by_kind() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut transport = Transport::new(1, Arc::new(|_| Ok(())), runtime.handle().clone());
+        transport.add(1, &"http://127.0.0.1:1".parse().unwrap());
+        transport.add(2, &"http://127.0.0.1:2".parse().unwrap());
+        let wish = Entry::normal("wish");
+        let proposal = Message { entries: vec![wish.clone()], ..to(3, MessageType::MsgProp) };
+        let messages =
+            vec![to(2, MessageType::MsgApp), to(1, MessageType::MsgApp), to(4, MessageType::MsgSnap), proposal];
+        let lost = transport.send(messages);
+        // Node 2 is a peer; node 1 is this node, 3 and 4 nobody knows.
+        assert_eq!(lost.unreachable, BTreeSet::from([1, 3, 4]));
+        assert_eq!(lost.snapshots, BTreeSet::from([4]));
+        assert_eq!(lost.proposals, [wish]);
+        transport.remove(2);
+        assert_eq!(transport.send(vec![to(2, MessageType::MsgApp)]).unreachable, BTreeSet::from([2]));
+    }
+}
