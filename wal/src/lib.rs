@@ -37,6 +37,7 @@
 //! | `log` | append, sync, rotation, purge |
 //! | `housekeeper` | the slow work, on a thread of its own |
 //! | [`snapshot`] | snapshot files |
+//! | [`tool`] | dump, verify and repair, for people |
 //! | [`disk`] | the seam: everything that is asked of an operating system |
 //! | `os_disk` | the real one, and the only `unsafe` code of the workspace |
 //!
@@ -53,6 +54,7 @@ mod os_disk;
 mod recovery;
 pub mod snapshot;
 mod state;
+pub mod tool;
 
 use std::path::PathBuf;
 
