@@ -41,6 +41,8 @@
 //! | [`disk`] | the seam: everything that is asked of an operating system |
 //! | `os_disk` | the real one, and the only `unsafe` code of the workspace |
 //!
+//! `DIVERGENCE.md` beside this crate's sources says what differs from etcd's log, and why.
+//!
 //! What is left out: encryption, compression, several logs in one directory, reading while writing, and protection
 //! against another program that writes into the files.
 #![deny(unsafe_code)]
