@@ -18,6 +18,8 @@ use super::{args, Environment, Failure};
 const MAX_NODES: u64 = 100;
 /// As above.
 const MAX_TICKS: usize = 10_000;
+/// Nodes that were told lies about who leads may pass a proposal to and fro for ever.
+const MAX_ROUNDS: usize = 2_000;
 
 impl Environment {
     pub(super) fn dispatch(&mut self, directive: &Directive) -> Result<(), Failure> {
@@ -314,9 +316,8 @@ impl Environment {
 
     /// Lets the nodes work, round after round, until none of them has anything left to do.
     fn until_quiet(&mut self, ids: &[u64]) -> Result<(), Failure> {
-        let mut quiet = false;
-        while !quiet {
-            quiet = true;
+        for _ in 0..MAX_ROUNDS {
+            let mut quiet = true;
             for id in ids.iter().copied() {
                 if self.node(id)?.has_ready() {
                     self.under_heading(id, "handling Ready", |env| env.process_ready(id))?;
@@ -351,8 +352,11 @@ impl Environment {
                     quiet = false;
                 }
             }
+            if quiet {
+                return Ok(());
+            }
         }
-        Ok(())
+        Err(Failure::text(format!("still not quiet after {MAX_ROUNDS} rounds")))
     }
 
     fn status(&mut self, id: u64) -> Result<(), Failure> {
