@@ -109,6 +109,11 @@ impl Store {
         self.pairs.len()
     }
 
+    /// All keys and their values, in key order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        self.pairs.iter()
+    }
+
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()

@@ -134,14 +134,10 @@ impl MemoryStorage {
     ///
     /// # Errors
     /// [`StorageError::SnapshotOutOfDate`] if it is not newer than the present one; one of index 0 is accepted on an
-    /// empty log, where it says only the configuration. [`StorageError::Other`] if its index is too large for a log to
-    /// follow on it.
+    /// empty log, where it says only the configuration.
     pub fn apply_snapshot(&mut self, snapshot: Snapshot) -> Result<(), StorageError> {
         let index = snapshot.metadata.index;
         let old = self.snapshot.metadata.index;
-        if index > u64::MAX / 2 {
-            return Err(StorageError::Other(format!("a snapshot of the impossible index {index}")));
-        }
         if old >= index && (old != 0 || index != 0) {
             return Err(StorageError::SnapshotOutOfDate);
         }

@@ -7,11 +7,18 @@
 //! **A snapshot** is the address book and the store. Both begin with what tells a later version's bytes apart, and both
 //! are read strictly: an unknown field is an error, because ignoring it would let nodes differ.
 //!
+//! All nodes of a cluster must write alike. What that comprises is a [`Dialect`], and the node is given one at its start:
+//! [`Dialect::own`], unless somebody embeds the node in a cluster of another program, whose entries it is to read and
+//! write. The ready loop knows the [`Codec`] only.
+//!
 //! What is left out: membership entries, whose layout is Raft's own (`ConfChange`; the context is the peer's URL).
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use kvstore::{Command, Store};
 use prost::Message;
+use raft_core::pb::Snapshot;
 
 use crate::address::PeerUrl;
 use crate::members::{Member, Members};
@@ -38,6 +45,69 @@ impl std::fmt::Display for CodecError {
 }
 
 impl std::error::Error for CodecError {}
+
+impl CodecError {
+    /// An error that says why, in one line.
+    pub fn new(reason: impl std::fmt::Display) -> CodecError {
+        error(reason)
+    }
+}
+
+/// How requests and snapshots are written.
+pub trait Codec: Send + Sync {
+    /// The data of a log entry, never empty. An error means that this command cannot be expressed.
+    fn encode_request(&self, id: RequestId, command: &Command) -> Result<Bytes, CodecError>;
+
+    /// Reads the data of a log entry. There is no id if another program wrote it.
+    fn decode_request(&self, data: Bytes) -> Result<(Option<RequestId>, Command), CodecError>;
+
+    /// The data of a snapshot.
+    fn encode_image(&self, members: &Members, store: &Store) -> Bytes;
+
+    /// Reads the data of a snapshot; `cluster` is what this node's command line says.
+    fn decode_image(&self, snapshot: &Snapshot, cluster: &[PeerUrl]) -> Result<(Members, Store), CodecError>;
+}
+
+/// What all nodes of a cluster must do alike.
+#[derive(Clone)]
+pub struct Dialect {
+    /// How requests and snapshots are written.
+    pub codec: Arc<dyn Codec>,
+    /// Whether leaders keep a lease: one that does not hear from a quorum steps down, and whoever hears from a leader
+    /// ignores candidates. A candidate that is ignored is brought back by an answer of its peers, which those nodes only
+    /// give that keep the rule themselves: with one node that does not, a cluster can be left with a member that
+    /// campaigns for ever. So either all keep it, or none.
+    pub check_quorum: bool,
+}
+
+impl Dialect {
+    /// This program's own.
+    pub fn own() -> Dialect {
+        Dialect { codec: Arc::new(OwnCodec), check_quorum: true }
+    }
+}
+
+/// The layout that this module describes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OwnCodec;
+
+impl Codec for OwnCodec {
+    fn encode_request(&self, id: RequestId, command: &Command) -> Result<Bytes, CodecError> {
+        Ok(encode_request(id, command))
+    }
+
+    fn decode_request(&self, data: Bytes) -> Result<(Option<RequestId>, Command), CodecError> {
+        decode_request(data).map(|(id, command)| (Some(id), command))
+    }
+
+    fn encode_image(&self, members: &Members, store: &Store) -> Bytes {
+        encode_image(members, store)
+    }
+
+    fn decode_image(&self, snapshot: &Snapshot, cluster: &[PeerUrl]) -> Result<(Members, Store), CodecError> {
+        decode_image(snapshot.data.clone(), cluster)
+    }
+}
 
 fn error(reason: impl std::fmt::Display) -> CodecError {
     CodecError(reason.to_string())
@@ -70,21 +140,13 @@ struct WireMember {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct WireRemoval {
-    #[prost(uint64, tag = "1")]
-    id: u64,
-    #[prost(uint64, tag = "2")]
-    index: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
 struct WireImage {
     #[prost(uint32, tag = "1")]
     version: u32,
     #[prost(message, repeated, tag = "2")]
     members: Vec<WireMember>,
-    #[prost(message, repeated, tag = "3")]
-    removed: Vec<WireRemoval>,
+    #[prost(uint64, repeated, tag = "3")]
+    removed: Vec<u64>,
     #[prost(bytes = "bytes", tag = "4")]
     store: Bytes,
 }
@@ -115,7 +177,7 @@ pub fn encode_image(members: &Members, store: &Store) -> Bytes {
     let image = WireImage {
         version: IMAGE_VERSION,
         members: members.iter().map(wire_member).collect(),
-        removed: members.removed().map(|(id, index)| WireRemoval { id, index }).collect(),
+        removed: members.removed().collect(),
         store: store.snapshot(),
     };
     image.encode_to_vec().into()
@@ -138,8 +200,7 @@ pub fn decode_image(data: Bytes, cluster: &[PeerUrl]) -> Result<(Members, Store)
         members.push((id, Member { url, agreed }));
     }
     let store = Store::restore(&image.store).map_err(error)?;
-    let removed = image.removed.into_iter().map(|WireRemoval { id, index }| (id, index));
-    Ok((Members::restore(members, removed, cluster), store))
+    Ok((Members::restore(members, image.removed, cluster), store))
 }
 
 #[cfg(test)]
@@ -174,7 +235,7 @@ mod tests {
         members.add_founder(1, &cluster);
         members.add_agreed(7, "http://c:3".parse().unwrap());
         members.add_founder(8, &cluster);
-        members.remove(2, 6);
+        members.remove(2);
         let mut store = Store::new();
         store.apply(9, command());
         let image = encode_image(&members, &store);

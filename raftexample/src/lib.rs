@@ -43,7 +43,6 @@
 //! | [`codec`], [`members`], [`address`] | what is in entries and snapshots; who is where |
 //! | [`serve`] | listening |
 //! | [`demo`] | three nodes at once |
-//! | [`wal_tool`] | a stopped node's log, for people |
 //!
 //! What is left out: the protocol (`raft-core`), the log's format (`wal`), what a command does (`kvstore`).
 #![forbid(unsafe_code)]
@@ -57,7 +56,6 @@ pub mod members;
 pub mod node;
 pub mod serve;
 pub mod transport;
-pub mod wal_tool;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -70,6 +68,7 @@ use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::watch;
 
 use cli::{NodeOptions, NotATask, Task};
+use codec::Dialect;
 use node::{Disk, Ending, NodeHandle};
 use transport::server::PeerServer;
 
@@ -82,12 +81,16 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The cluster id of the original raftexample; part of every data directory's identity.
 const CLUSTER_ID: u64 = 0x1000;
 
-/// Does what the command line says; returns the exit code: 0, 1 for what went wrong, 2 for a wrong command line.
+/// Does what the command line says, in a cluster of this program; returns the exit code: 0, 1 for what went wrong, 2 for a wrong command line.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run_as(words, &Dialect::own())
+}
+
+/// As [`run`], in a cluster that speaks another [`Dialect`].
+pub fn run_as(words: impl IntoIterator<Item = OsString>, dialect: &Dialect) -> ExitCode {
     let result = match cli::parse(words) {
-        Ok(Task::Node(options)) => run_node(&options),
+        Ok(Task::Node(options)) => run_node(&options, dialect),
         Ok(Task::Demo(options)) => demo::run(&options),
-        Ok(Task::Wal(task)) => return wal_tool::run(&task),
         Err(NotATask::Information(text)) => {
             // An error means that nobody reads it.
             let _ = std::io::stdout().write_all(text.as_bytes());
@@ -114,7 +117,7 @@ pub(crate) fn complain(line: &str) {
 }
 
 /// Is one node until it ends. Ports come first: when one is taken, the data directory is left alone.
-fn run_node(options: &NodeOptions) -> Result<(), String> {
+fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
     let filter = env_logger::Env::default().default_filter_or("info");
     // An error means that there is a logger already.
     let _ = env_logger::Builder::from_env(filter).format_timestamp_millis().try_init();
@@ -131,7 +134,7 @@ fn run_node(options: &NodeOptions) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let running = node::start(options, disk, state, runtime.handle().clone())?;
+    let running = node::start(options, dialect, disk, state, runtime.handle().clone())?;
     let (stop, stopped) = watch::channel(false);
     let peer_server = Arc::new(PeerServer {
         own_id: options.id,

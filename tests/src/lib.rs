@@ -2,6 +2,7 @@
 //!
 //! - [`cluster`]: real `raftexample` processes, driven over HTTP and ended by process id.
 //! - [`datadriven`]: test files made of commands and of what was seen when they ran.
+//! - [`interop`]: the same beside processes of the original Go program, in one cluster.
 //! - [`interaction`]: a cluster in one process that does only what such a file tells it. [`quorum_traces`] and
 //!   [`confchange_traces`] do the same for the arithmetic below it.
 //! - [`fault_disk`]: a disk that knows live from durable, loses what was not synced, and fails when told to.
@@ -14,6 +15,7 @@ pub mod confchange_traces;
 pub mod datadriven;
 pub mod fault_disk;
 pub mod interaction;
+pub mod interop;
 pub mod quorum_traces;
 pub mod random;
 pub mod wal_workload;

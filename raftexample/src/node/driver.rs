@@ -36,7 +36,7 @@ use crossbeam_channel::RecvTimeoutError;
 use kvstore::Store;
 use parking_lot::RwLock;
 use prost::Message as _;
-use raft_core::pb::{ConfChange, ConfState, Entry, EntryType, Message, MessageType, Snapshot};
+use raft_core::pb::{ConfChange, ConfState, Entry, EntryType, Message, MessageType};
 use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage};
 
 use super::changes::Changes;
@@ -44,10 +44,10 @@ use super::disk::{Disk, State, StorageFailed};
 use super::reads::Reads;
 use super::status::NodeStatus;
 use super::writes::Writes;
-use super::{Ending, Inbox, Input, Refused, Reply, STOPPING, TICK};
+use super::{Ending, Inbox, Input, Reply, STOPPING, TICK};
 use crate::address::PeerUrl;
 use crate::cli::NodeOptions;
-use crate::codec;
+use crate::codec::{Codec, Dialect};
 use crate::members::Members;
 use crate::transport::{Event, Lost, Removed, Transport};
 
@@ -66,6 +66,7 @@ const HOPELESS_TICKS: usize = 3 * ELECTION_TICKS;
 pub(super) struct Driver {
     id: u64,
     cluster: Vec<PeerUrl>,
+    codec: Arc<dyn Codec>,
     snapshot_count: u64,
     boot: u64,
     inbox: Inbox,
@@ -97,9 +98,6 @@ pub(super) struct Driver {
     stop: bool,
 }
 
-/// An answer, and where it goes.
-type Answer = (Reply, Result<(), Refused>);
-
 /// Why the loop cannot go on.
 struct Fatal(String);
 
@@ -119,9 +117,9 @@ impl Driver {
     /// Puts together a node from what the disk remembers, or a new one.
     pub(super) fn new(
         options: &NodeOptions,
+        dialect: &Dialect,
         boot: u64,
-        disk: Disk,
-        state: State,
+        (disk, state): (Disk, State),
         mut transport: Transport,
         removed: Removed,
         inbox: Inbox,
@@ -129,9 +127,11 @@ impl Driver {
         let State { storage, snapshot, empty } = state;
         let (members, store, conf_state, applied) = match snapshot {
             None => (Members::default(), Store::new(), ConfState::default(), (0, 0)),
-            Some(Snapshot { data, metadata }) => {
-                let (members, store) = codec::decode_image(data, &options.cluster)
-                    .map_err(|error| format!("the snapshot of index {}: {error}", metadata.index))?;
+            Some(snapshot) => {
+                let decoded = dialect.codec.decode_image(&snapshot, &options.cluster);
+                let metadata = snapshot.metadata;
+                let (members, store) =
+                    decoded.map_err(|error| format!("the snapshot of index {}: {error}", metadata.index))?;
                 (members, store, metadata.conf_state, (metadata.index, metadata.term))
             }
         };
@@ -140,6 +140,7 @@ impl Driver {
             election_tick: ELECTION_TICKS,
             heartbeat_tick: 1,
             applied: applied.0,
+            check_quorum: dialect.check_quorum,
             seed: boot,
             ..Config::new(options.id)
         };
@@ -157,6 +158,7 @@ impl Driver {
         let mut driver = Driver {
             id: options.id,
             cluster: options.cluster.clone(),
+            codec: Arc::clone(&dialect.codec),
             snapshot_count: options.snapshot_count,
             boot,
             inbox,
@@ -271,9 +273,8 @@ impl Driver {
                 self.raw.report_snapshot(id, status);
             }
             Event::Undelivered { entries } => self.undelivered(entries),
-            // Somebody who is behind may speak of a removal that was followed by an addition. This node knows better if
-            // it has applied what came then.
-            Event::ToldRemoved { by, at } if self.leader == 0 && at > self.applied.0 && self.end_at.is_none() => {
+            // A node that was added again may hear this from somebody who does not know yet; it has a leader then.
+            Event::ToldRemoved { by } if self.leader == 0 && self.end_at.is_none() => {
                 log::info!("node {by} says that this node was removed from the cluster");
                 self.end_at = Some(now);
             }
@@ -302,7 +303,7 @@ impl Driver {
                 if let Ok(change) = ConfChange::decode(entry.data) {
                     self.changes.undelivered(change.id);
                 }
-            } else if let Ok((id, _)) = codec::decode_request(entry.data) {
+            } else if let Ok((Some(id), _)) = self.codec.decode_request(entry.data) {
                 if id.node == self.id && id.boot == self.boot {
                     self.writes.undelivered(id.counter);
                 }
@@ -434,7 +435,7 @@ impl Driver {
 
     /// Applies committed entries, in order, and answers those who waited for them.
     fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
-        let mut done: Vec<Answer> = Vec::new();
+        let mut done: Vec<Reply> = Vec::new();
         let store = Arc::clone(&self.store);
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
@@ -451,8 +452,9 @@ impl Driver {
                 done.extend(self.apply_change(&entry)?);
             }
         }
-        for (reply, answer) in done {
-            reply.send(answer);
+        for reply in done {
+            // An error means that the client has gone away.
+            let _ = reply.send(Ok(()));
         }
         Ok(())
     }
@@ -465,18 +467,18 @@ impl Driver {
         self.applied_bytes += entry.data.len() as u64;
     }
 
-    fn apply_normal(&mut self, store: &mut Store, entry: Entry, done: &mut Vec<Answer>) -> Result<(), Fatal> {
+    fn apply_normal(&mut self, store: &mut Store, entry: Entry, done: &mut Vec<Reply>) -> Result<(), Fatal> {
         if entry.data.is_empty() {
             // A new leader's first entry, or a refused change of the membership.
             store.skip(entry.index);
             return Ok(());
         }
-        let (id, command) = codec::decode_request(entry.data).map_err(|error| {
+        let (id, command) = self.codec.decode_request(entry.data).map_err(|error| {
             Fatal(format!("this node stops at entry {}, which it cannot apply: {error}", entry.index))
         })?;
         store.apply(entry.index, command);
-        if id.node == self.id && id.boot == self.boot {
-            done.extend(self.writes.applied(id.counter).map(|reply| (reply, Ok(()))));
+        if let Some(id) = id.filter(|id| id.node == self.id && id.boot == self.boot) {
+            done.extend(self.writes.applied(id.counter));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@
 //! through the raft thread instead would make it the bottleneck of reads that have nothing to ask Raft.
 //!
 //! **Bounds.** The inbox holds [`INBOX_CAPACITY`] inputs. Clients may have [`CLIENT_REQUESTS`] of them under way, fewer
-//! than that, and [`CLIENT_BYTES`]: they can never keep the peers' messages out. Beyond its share, a client is told to come back later, and
+//! than that: they can never keep the peers' messages out. Beyond its share, a client is told to come back later, and
 //! a peer's message is refused, which Raft makes up for.
 //!
 //! What is left out: separate threads for the log and for applying.
@@ -44,7 +44,7 @@ use tokio::sync::oneshot;
 
 use crate::address::PeerUrl;
 use crate::cli::NodeOptions;
-use crate::codec::{self, RequestId};
+use crate::codec::{Codec, Dialect, RequestId};
 use crate::members::ChangeRefused;
 use crate::transport::server::SnapshotCheck;
 use crate::transport::{Event, Removed, Sink, Transport};
@@ -56,8 +56,6 @@ pub use status::{MemberStatus, NodeStatus, ProgressStatus};
 pub const INBOX_CAPACITY: usize = 8192;
 /// Requests of clients that may be under way at a time; the rest of the inbox is for the peers.
 pub const CLIENT_REQUESTS: usize = 4096;
-/// Bytes of requests that may be under way at a time; one more request is taken as long as fewer are.
-pub const CLIENT_BYTES: usize = 64 << 20;
 /// One tick of Raft's clock. Heartbeats go out every tick, elections begin after ten to nineteen without one.
 pub const TICK: Duration = Duration::from_millis(100);
 /// A client's request is answered within this time, one way or the other.
@@ -90,26 +88,8 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Where the answer to a request goes, and the request's share of the inbox, which is given back with the answer. It is
-/// kept here and not by the client's task: a client that hangs up must not make room while its request is still held.
-pub(crate) struct Reply {
-    sender: oneshot::Sender<Result<(), Refused>>,
-    _permit: Option<Permit>,
-}
-
-impl Reply {
-    /// Answers. A client that has gone away misses it.
-    pub(crate) fn send(self, answer: Result<(), Refused>) {
-        let _ = self.sender.send(answer);
-    }
-
-    /// For tests: a reply that holds no share.
-    #[cfg(test)]
-    pub(crate) fn channel() -> (Reply, oneshot::Receiver<Result<(), Refused>>) {
-        let (sender, answer) = oneshot::channel();
-        (Reply { sender, _permit: None }, answer)
-    }
-}
+/// Where the answer to a request goes.
+pub(crate) type Reply = oneshot::Sender<Result<(), Refused>>;
 
 /// A change of the membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,40 +144,19 @@ pub struct NodeHandle {
 struct Shared {
     inbox: Sender<Input>,
     store: Arc<RwLock<Store>>,
+    codec: Arc<dyn Codec>,
     node: u64,
     boot: u64,
     counter: AtomicU64,
-    under_way: Arc<UnderWay>,
+    under_way: AtomicUsize,
 }
 
-/// What clients have under way.
-#[derive(Default)]
-struct UnderWay {
-    requests: AtomicUsize,
-    bytes: AtomicUsize,
-}
+/// One client's share of the inbox, given back when dropped.
+struct Permit<'a>(&'a AtomicUsize);
 
-/// One request's share, given back when dropped.
-struct Permit {
-    under_way: Arc<UnderWay>,
-    bytes: usize,
-}
-
-impl Permit {
-    /// `None` if the clients' share is used up.
-    fn take(under_way: &Arc<UnderWay>, bytes: usize) -> Option<Permit> {
-        let permit = Permit { under_way: Arc::clone(under_way), bytes };
-        let requests_before = under_way.requests.fetch_add(1, Ordering::Relaxed);
-        let bytes_before = under_way.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // Refused, it is given back by dropping it.
-        (requests_before < CLIENT_REQUESTS && bytes_before < CLIENT_BYTES).then_some(permit)
-    }
-}
-
-impl Drop for Permit {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.under_way.requests.fetch_sub(1, Ordering::Relaxed);
-        self.under_way.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -216,22 +175,35 @@ pub struct Running {
 }
 
 /// Starts the raft thread on what the disk holds. Sockets are the business of `runtime`.
-pub fn start(options: &NodeOptions, disk: Disk, recovered: disk::State, runtime: Handle) -> Result<Running, String> {
+pub fn start(
+    options: &NodeOptions,
+    dialect: &Dialect,
+    disk: Disk,
+    recovered: disk::State,
+    runtime: Handle,
+) -> Result<Running, String> {
     let (sender, inbox) = crossbeam_channel::bounded(INBOX_CAPACITY);
     let boot = random();
     let removed = Removed::default();
     let sink = sink(sender.clone());
     let transport = Transport::new(options.id, Arc::clone(&sink), runtime);
-    let driver = driver::Driver::new(options, boot, disk, recovered, transport, Arc::clone(&removed), inbox)?;
+    let driver =
+        driver::Driver::new(options, dialect, boot, (disk, recovered), transport, Arc::clone(&removed), inbox)?;
     let store = driver.store();
-    let shared =
-        Shared { inbox: sender, store, node: options.id, boot, counter: AtomicU64::new(0), under_way: Arc::default() };
+    let shared = Shared {
+        inbox: sender,
+        store,
+        codec: Arc::clone(&dialect.codec),
+        node: options.id,
+        boot,
+        counter: AtomicU64::new(0),
+        under_way: AtomicUsize::new(0),
+    };
     let thread = std::thread::Builder::new().name("raft".into()).spawn(|| driver.run());
     let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-    let cluster = options.cluster.clone();
-    let check_snapshot: SnapshotCheck = Arc::new(move |snapshot| {
-        codec::decode_image(snapshot.data.clone(), &cluster).map(drop).map_err(|error| error.to_string())
-    });
+    let (cluster, codec) = (options.cluster.clone(), Arc::clone(&dialect.codec));
+    let check_snapshot: SnapshotCheck =
+        Arc::new(move |snapshot| codec.decode_image(snapshot, &cluster).map(drop).map_err(|error| error.to_string()));
     Ok(Running { handle: NodeHandle { shared: Arc::new(shared) }, thread, sink, removed, check_snapshot })
 }
 
@@ -253,14 +225,17 @@ impl NodeHandle {
     pub async fn write(&self, command: Command) -> Result<(), Refused> {
         let counter = self.shared.counter.fetch_add(1, Ordering::Relaxed);
         let id = RequestId { node: self.shared.node, boot: self.shared.boot, counter };
-        let data = codec::encode_request(id, &command);
+        let data = self.shared.codec.encode_request(id, &command).map_err(|error| {
+            log::warn!("refused a request: {error}");
+            Refused::NotDone("the cluster's entries cannot express it")
+        })?;
         let silent = Refused::Unknown("this node is held up");
-        self.ask(data.len(), |reply| Input::Write { counter, data, reply }, silent).await
+        self.ask(|reply| Input::Write { counter, data, reply }, silent).await
     }
 
     /// Waits until the store is as recent as any write that was acknowledged before this call.
     pub async fn wait_until_current(&self) -> Result<(), Refused> {
-        self.ask(0, |reply| Input::Read { reply }, Refused::NotDone("this node is held up")).await
+        self.ask(|reply| Input::Read { reply }, Refused::NotDone("this node is held up")).await
     }
 
     /// Looks into this node's own store, as it is now.
@@ -268,17 +243,15 @@ impl NodeHandle {
         self.shared.store.read().get(key)
     }
 
-    /// Changes the membership. `Ok` once the change is applied on this node. It is judged by members as recent as any
-    /// change that was acknowledged before this call, on whatever node.
+    /// Changes the membership. `Ok` once the change is applied on this node.
     pub async fn change_members(&self, change: Change) -> Result<(), Refused> {
-        self.wait_until_current().await?;
         let silent = Refused::Unknown("this node is held up");
-        self.ask(0, |reply| Input::Change { change, reply }, silent).await
+        self.ask(|reply| Input::Change { change, reply }, silent).await
     }
 
     /// How the node is.
     pub async fn status(&self) -> Result<NodeStatus, Refused> {
-        let _permit = self.permit(0)?;
+        let _permit = self.permit()?;
         let (reply, answer) = oneshot::channel();
         self.tell(Input::Status { reply })?;
         match tokio::time::timeout(HANDLE_TIMEOUT, answer).await {
@@ -294,11 +267,11 @@ impl NodeHandle {
         let _ = self.shared.inbox.send(Input::Stop);
     }
 
-    /// Sends a request of so many bytes in and waits for its answer; `silent` is the answer if there is none.
-    async fn ask(&self, bytes: usize, input: impl FnOnce(Reply) -> Input, silent: Refused) -> Result<(), Refused> {
-        let permit = self.permit(bytes)?;
-        let (sender, answer) = oneshot::channel();
-        self.tell(input(Reply { sender, _permit: Some(permit) }))?;
+    /// Sends a request in and waits for its answer; `silent` is the answer if there is none.
+    async fn ask(&self, input: impl FnOnce(Reply) -> Input, silent: Refused) -> Result<(), Refused> {
+        let _permit = self.permit()?;
+        let (reply, answer) = oneshot::channel();
+        self.tell(input(reply))?;
         match tokio::time::timeout(HANDLE_TIMEOUT, answer).await {
             Ok(Ok(answer)) => answer,
             // The thread answers everybody before it ends, except when it fails.
@@ -306,8 +279,12 @@ impl NodeHandle {
         }
     }
 
-    fn permit(&self, bytes: usize) -> Result<Permit, Refused> {
-        Permit::take(&self.shared.under_way, bytes).ok_or(Refused::NotDone("too many requests are under way"))
+    fn permit(&self) -> Result<Permit<'_>, Refused> {
+        let permit = Permit(&self.shared.under_way);
+        if self.shared.under_way.fetch_add(1, Ordering::Relaxed) >= CLIENT_REQUESTS {
+            return Err(Refused::NotDone("too many requests are under way"));
+        }
+        Ok(permit)
     }
 
     fn tell(&self, input: Input) -> Result<(), Refused> {
@@ -337,10 +314,11 @@ mod tests {
         let shared = Shared {
             inbox,
             store: Arc::default(),
+            codec: Dialect::own().codec,
             node: 1,
             boot: 7,
             counter: AtomicU64::new(0),
-            under_way: Arc::default(),
+            under_way: AtomicUsize::new(0),
         };
         (NodeHandle { shared: Arc::new(shared) }, receiver)
     }
@@ -354,8 +332,7 @@ mod tests {
         let (handle, inbox) = handle(0);
         let command = Command::Delete { key: "k".into() };
         assert!(matches!(block_on(handle.write(command.clone())), Err(Refused::NotDone(_))));
-        assert_eq!(handle.shared.under_way.requests.load(Ordering::Relaxed), 0);
-        assert_eq!(handle.shared.under_way.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(handle.shared.under_way.load(Ordering::Relaxed), 0);
         drop(inbox);
         assert_eq!(block_on(handle.write(command)), Err(Refused::NotDone(STOPPING)));
     }
@@ -363,28 +340,9 @@ mod tests {
     #[test]
     fn clients_have_their_share_and_no_more() {
         let (handle, _inbox) = handle(INBOX_CAPACITY);
-        let under_way = &handle.shared.under_way;
-        for (counter, share) in [(&under_way.requests, CLIENT_REQUESTS), (&under_way.bytes, CLIENT_BYTES)] {
-            counter.store(share, Ordering::Relaxed);
-            assert!(matches!(block_on(handle.wait_until_current()), Err(Refused::NotDone(_))));
-            assert_eq!(counter.swap(0, Ordering::Relaxed), share);
-        }
-    }
-
-    #[test]
-    fn a_client_that_hangs_up_does_not_make_room_before_its_request_is_answered() {
-        let (handle, inbox) = handle(8);
-        let command = Command::Put { key: "k".into(), value: vec![0; 1000].into() };
-        let hung_up = async {
-            tokio::time::timeout(Duration::from_millis(1), handle.write(command)).await.expect_err("nobody answers");
-        };
-        block_on(hung_up);
-        let requests = &handle.shared.under_way.requests;
-        assert_eq!(requests.load(Ordering::Relaxed), 1);
-        assert!(handle.shared.under_way.bytes.load(Ordering::Relaxed) > 1000);
-        let Ok(Input::Write { reply, .. }) = inbox.recv() else { panic!("not a write") };
-        reply.send(Ok(()));
-        assert_eq!(requests.load(Ordering::Relaxed), 0);
+        handle.shared.under_way.store(CLIENT_REQUESTS, Ordering::Relaxed);
+        assert!(matches!(block_on(handle.wait_until_current()), Err(Refused::NotDone(_))));
+        assert_eq!(handle.shared.under_way.load(Ordering::Relaxed), CLIENT_REQUESTS);
     }
 
     #[test]
@@ -394,8 +352,8 @@ mod tests {
             let mut ids = Vec::new();
             for input in inbox.iter().take(2) {
                 let Input::Write { data, reply, .. } = input else { panic!("not a write") };
-                ids.push(codec::decode_request(data).unwrap().0);
-                reply.send(Ok(()));
+                ids.push(crate::codec::decode_request(data).unwrap().0);
+                reply.send(Ok(())).unwrap();
             }
             ids
         });

@@ -98,7 +98,8 @@ impl Reads {
                 return;
             }
             for reader in entry.remove() {
-                reader.reply.send(Ok(()));
+                // An error means that the client has gone away.
+                let _ = reader.reply.send(Ok(()));
             }
         }
     }
@@ -113,7 +114,7 @@ impl Reads {
             expired.extend(take_expired(readers, now, false));
         }
         for reader in expired {
-            reader.reply.send(Err(Refused::NotDone(NO_LEADER)));
+            let _ = reader.reply.send(Err(Refused::NotDone(NO_LEADER)));
         }
     }
 
@@ -122,7 +123,7 @@ impl Reads {
         let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();
         let asked = self.asked.take().into_iter().flat_map(|question| question.readers);
         for reader in confirmed.chain(asked).chain(self.fresh.drain(..)) {
-            reader.reply.send(Err(Refused::NotDone(reason)));
+            let _ = reader.reply.send(Err(Refused::NotDone(reason)));
         }
     }
 }
@@ -137,12 +138,12 @@ fn take_expired(readers: &mut Vec<Reader>, now: Instant, everybody: bool) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::oneshot::{error::TryRecvError, Receiver};
+    use tokio::sync::oneshot::{self, error::TryRecvError, Receiver};
 
     type Answer = Receiver<Result<(), Refused>>;
 
     fn add(reads: &mut Reads, now: Instant) -> Answer {
-        let (reply, answer) = Reply::channel();
+        let (reply, answer) = oneshot::channel();
         reads.add(reply, now);
         answer
     }

@@ -193,13 +193,14 @@ impl Batch {
 }
 
 fn answer(reply: Reply, refused: Refused) {
-    reply.send(Err(refused));
+    // An error means that the client has gone away.
+    let _ = reply.send(Err(refused));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::oneshot::{error::TryRecvError, Receiver};
+    use tokio::sync::oneshot::{self, error::TryRecvError, Receiver};
 
     type Answer = Receiver<Result<(), Refused>>;
 
@@ -214,7 +215,7 @@ mod tests {
 
     impl Bench {
         fn add(&mut self, counter: u64) -> Answer {
-            let (reply, answer) = Reply::channel();
+            let (reply, answer) = oneshot::channel();
             self.writes.add(counter, Bytes::from(vec![0; 10]), reply, self.start);
             answer
         }
@@ -249,7 +250,7 @@ mod tests {
         let mut answer = bench.add(1);
         assert_eq!(bench.propose(1, true), 1);
         assert!(waits(&mut answer));
-        bench.writes.applied(1).unwrap().send(Ok(()));
+        bench.writes.applied(1).unwrap().send(Ok(())).unwrap();
         assert_eq!(answer.try_recv(), Ok(Ok(())));
         assert!(bench.writes.applied(1).is_none(), "once");
     }

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::http::Connection;
-use super::{eventually, Cluster, Http, PATIENCE};
+use super::{eventually, Cluster, Http, Node, PATIENCE};
 
 /// Writes `/{prefix}{n}` for every `n` below `count`, from `connections` connections at once, spread over `targets`.
 /// `value` makes the value from the number.
@@ -88,8 +88,8 @@ impl Outcomes {
     }
 }
 
-/// The value that is written to a key.
-fn value_of(key: &str) -> Vec<u8> {
+/// The value that [`Writers`] write to a key.
+pub fn value_of(key: &str) -> Vec<u8> {
     format!("the value of {key}").into_bytes()
 }
 
@@ -104,12 +104,17 @@ impl Writers {
     /// Starts `writers` threads on all nodes of the cluster; each moves on to the next node when one does not answer
     /// 204. Keys begin with `name`, so that several sets of writers can follow each other.
     pub fn start(cluster: &Cluster, name: &str, writers: usize) -> Writers {
+        Writers::start_at(&cluster.nodes().iter().map(Node::http).collect::<Vec<_>>(), name, writers)
+    }
+
+    /// The same on these nodes only.
+    pub fn start_at(targets: &[Http], name: &str, writers: usize) -> Writers {
         let stop = Arc::new(AtomicBool::new(false));
         let count = Arc::new(AtomicU64::new(0));
         let threads = (0..writers)
             .map(|writer| {
                 let targets: Vec<Http> =
-                    cluster.nodes().iter().map(|node| node.http().with_timeout(Duration::from_secs(8))).collect();
+                    targets.iter().map(|target| target.with_timeout(Duration::from_secs(8))).collect();
                 let (stop, count, name) = (Arc::clone(&stop), Arc::clone(&count), format!("{name}-{writer}"));
                 std::thread::spawn(move || write_until(&stop, &targets, writer, &name, &count))
             })

@@ -12,7 +12,6 @@ use raft_core::pb::Snapshot;
 use raft_core::{Error, Storage, NO_LIMIT};
 
 use super::{Driver, Fatal};
-use crate::codec;
 
 /// Entries kept in the log behind a snapshot, so that a member that is a little behind needs none; fewer if snapshots
 /// are taken more often.
@@ -29,7 +28,9 @@ impl Driver {
     pub(super) fn install(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
         let metadata = &snapshot.metadata;
         // Before anything is given up for it.
-        let (members, store) = codec::decode_image(snapshot.data.clone(), &self.cluster)
+        let (members, store) = self
+            .codec
+            .decode_image(snapshot, &self.cluster)
             .map_err(|error| Fatal(format!("the snapshot of index {} cannot be restored: {error}", metadata.index)))?;
         self.disk.save_snapshot(snapshot)?;
         self.disk.purge()?;
@@ -61,7 +62,7 @@ impl Driver {
             return Ok(());
         }
         let began = Instant::now();
-        let data = codec::encode_image(&self.members, &self.store.read());
+        let data = self.codec.encode_image(&self.members, &self.store.read());
         let storage = self.raw.storage_mut();
         let snapshot = storage.create_snapshot(index, Some(self.conf_state.clone()), data).map_err(Error::Storage)?;
         self.disk.save_snapshot(&snapshot)?;
