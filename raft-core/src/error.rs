@@ -72,6 +72,16 @@ pub enum Error {
         /// The index that must be there.
         need: u64,
     },
+    /// The leader's log has another entry where this node's log is committed. No leader that this cluster could have
+    /// elected has such a log: this node's data is another cluster's.
+    LogForeign {
+        /// Where they differ.
+        index: u64,
+        /// The term of this node's entry.
+        own_term: u64,
+        /// The term of the leader's.
+        leader_term: u64,
+    },
     /// The storage failed; the node is out of order from here on and answers every call with this.
     Storage(StorageError),
     /// The node's thread has ended.
@@ -120,7 +130,7 @@ pub enum ConfChangeRefusal {
 impl Error {
     /// Whether the node must be stopped: it cannot, or must not, take part any more.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Error::Storage(_) | Error::LogLost { .. })
+        matches!(self, Error::Storage(_) | Error::LogLost { .. } | Error::LogForeign { .. })
     }
 }
 
@@ -154,6 +164,12 @@ impl fmt::Display for Error {
                 f,
                 "this node's log ends at {have}, but it had acknowledged entries up to {need}: its data was lost; \
                  remove it from the cluster and add it again under a new id with an empty data directory"
+            ),
+            Error::LogForeign { index, own_term, leader_term } => write!(
+                f,
+                "the committed entry {index} is of term {own_term} here and of term {leader_term} on the leader: this \
+                 node's data belongs to another cluster, or it founded one of its own instead of joining; start it \
+                 as a new member, with an empty data directory"
             ),
             Error::Storage(error) => write!(f, "storage failed: {error}; stop this node and check its disk"),
             Error::Stopped => write!(f, "the node has stopped"),

@@ -275,7 +275,9 @@ impl World {
         };
         let to = message.to;
         if let Some(actor) = self.actors.get_mut(&to) {
-            let _ = actor.raw.step(message);
+            let result = actor.raw.step(message);
+            let honest = !matches!(result, Err(Error::LogForeign { .. } | Error::LogLost { .. }));
+            assert!(honest || self.forged, "{}: {result:?}", self.context());
             return to;
         }
         1

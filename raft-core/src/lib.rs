@@ -61,8 +61,8 @@
 //! ```
 //!
 //! The types keep the order of that loop: promises and committed entries can only be had from a
-//! [`Persisted`], and there is no next `Ready` before [`RawNode::advance`]. [`Node`] is the same machine behind a thread
-//! and channels; [`testing::Cluster`] is a whole cluster in one place.
+//! [`Persisted`], and there is no next `Ready` before [`RawNode::advance`]. [`Node`] (feature `node`) is the same machine
+//! behind a thread and channels; [`testing::Cluster`] is a whole cluster in one place.
 //!
 //! # Contracts
 //!
@@ -73,14 +73,15 @@
 //!
 //! # Features
 //!
-//! `log` (default): etcd's log lines through the `log` facade. `node` (default): [`Node`]. Without both, the crate has
-//! no threads and writes nothing.
+//! `log` (default): etcd's log lines through the `log` facade. `node` (off by default, for it brings two more crates):
+//! [`Node`], the only thread in this crate.
 //!
 //! # What is left out
 //!
 //! The log on disk (crate `wal`), the network, timers, and the application. Witnesses, priorities, group commit and
 //! asynchronous log fetches, which other implementations have, are not there.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "node"), allow(rustdoc::broken_intra_doc_links))]
 
 #[macro_use]
 mod logging;

@@ -169,7 +169,7 @@ impl<S: Storage> RawNode<S> {
                 error!("{:x} is out of order: {fault}", self.raft.id);
                 self.fault = Some(fault.clone());
             }
-            Err(lost @ Error::LogLost { .. }) => error!("{:x}: {lost}", self.raft.id),
+            Err(wrong @ (Error::LogLost { .. } | Error::LogForeign { .. })) => error!("{:x}: {wrong}", self.raft.id),
             _ => {}
         }
         result

@@ -120,6 +120,7 @@ impl<S: Storage> Raft<S> {
     pub(super) fn handle_append(&mut self, message: Message) -> Result<(), Error> {
         let (from, probed) = (message.from, EntryId { term: message.log_term, index: message.index });
         let mut answer = Message { to: from, ..Message::of(MessageType::MsgAppResp) };
+        self.check_foreign(probed)?;
         if probed.index < self.log.committed {
             // Late or repeated: what is committed is the leader's already.
             answer.index = self.log.committed;
@@ -161,6 +162,20 @@ impl<S: Storage> Raft<S> {
         }
         self.send(Message { to: message.from, context: message.context, ..Message::of(MessageType::MsgHeartbeatResp) });
         Ok(())
+    }
+
+    /// By leader completeness (Raft paper §5.4.3), a leader has every committed entry. One that has another entry in
+    /// such a place was elected by a cluster that is not this node's.
+    fn check_foreign(&self, probed: EntryId) -> Result<(), Error> {
+        if probed.index > self.log.committed {
+            return Ok(());
+        }
+        match self.log.term(probed.index)? {
+            Some(own_term) if own_term != probed.term => {
+                Err(Error::LogForeign { index: probed.index, own_term, leader_term: probed.term })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A node that lost entries takes part again once it has them back.
