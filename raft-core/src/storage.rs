@@ -137,8 +137,8 @@ impl MemoryStorage {
     /// empty log, where it says only the configuration.
     pub fn apply_snapshot(&mut self, snapshot: Snapshot) -> Result<(), StorageError> {
         let index = snapshot.metadata.index;
-        let old = self.snapshot.metadata.index;
-        if old >= index && (old != 0 || index != 0) {
+        let is_empty = self.compacted.0 == 0 && self.entries.is_empty();
+        if self.snapshot.metadata.index >= index && !(is_empty && index == 0) {
             return Err(StorageError::SnapshotOutOfDate);
         }
         self.compacted = (index, snapshot.metadata.term);
@@ -281,3 +281,6 @@ pub(crate) fn encoded_size(entries: &[Entry]) -> u64 {
 pub(crate) fn payload_size(entries: &[Entry]) -> u64 {
     entries.iter().map(|entry| entry.data.len() as u64).sum()
 }
+
+#[cfg(test)]
+mod tests;

@@ -365,3 +365,6 @@ impl<S> fmt::Display for RaftLog<S> {
         )
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,3 +139,6 @@ impl Unstable {
         self.entries.extend(entries);
     }
 }
+
+#[cfg(test)]
+mod tests;
