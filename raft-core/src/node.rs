@@ -103,6 +103,8 @@ impl Node {
 
     /// What a call finds when the thread is gone.
     fn ended_by(&self) -> Error {
+        // The channels close a moment before the fault is noted.
+        let _ = self.ended.recv();
         self.fault.get().cloned().unwrap_or(Error::Stopped)
     }
 
