@@ -245,7 +245,7 @@ impl<S: Storage> Raft<S> {
         self.election_elapsed = 0;
         self.heartbeat_elapsed = 0;
         let election_tick = self.config.election_tick;
-        self.randomized_election_timeout = election_tick + self.random.below(election_tick);
+        self.randomized_election_timeout = election_tick.saturating_add(self.random.below(election_tick));
         self.abort_transfer();
         self.tracker.reset_votes();
         let last = self.log.last_index()?;

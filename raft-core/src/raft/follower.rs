@@ -45,7 +45,9 @@ impl<S: Storage> Raft<S> {
                     info!("{:x} no leader at term {}; dropping leader transfer msg", self.id, self.term);
                     return Err(Error::TransferDropped(DropReason::NoLeader));
                 }
-                self.forward_transfer(message);
+                // The transferee stands in `from`, and stays there.
+                message.to = self.lead;
+                self.send(message);
                 Ok(())
             }
             MessageType::MsgApp => {
@@ -83,13 +85,6 @@ impl<S: Storage> Raft<S> {
     fn hear_from_leader(&mut self, leader: u64) {
         self.election_elapsed = 0;
         self.lead = leader;
-    }
-
-    /// The transferee stands in `from`, so the message must not be signed by the one who passes it on.
-    fn forward_transfer(&mut self, mut message: Message) {
-        message.to = self.lead;
-        message.term = self.term;
-        self.messages.push(message);
     }
 
     /// A follower that forgets its leader may vote at once instead of waiting out the lease. With reads that rely on

@@ -37,7 +37,7 @@ use crate::error::Error;
 use crate::log::{EntryId, RaftLog};
 use crate::pb::{HardState, Message, MessageType, Snapshot};
 use crate::rng::SplitMix64;
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 use crate::tracker::ProgressTracker;
 
 use election::Campaign;
@@ -174,6 +174,9 @@ impl<S: Storage> Raft<S> {
         if hard_state.is_empty() {
             return Ok(());
         }
+        if hard_state.term > validate::MAX_NUMBER {
+            return Err(StorageError::Other(format!("the stored term {} is impossible", hard_state.term)).into());
+        }
         let last = self.log.last_index()?;
         if hard_state.commit > last {
             return Err(Error::HardStateOutOfRange { commit: hard_state.commit, last });
@@ -213,8 +216,8 @@ impl<S: Storage> Raft<S> {
 
     /// Queues a message for whoever it is addressed to. Votes and pre-votes say their term themselves (a pre-vote asks
     /// for a term that is not the node's); proposals and reads carry none; all else carries the node's.
+    /// What is passed on for somebody else stays signed by whoever asked: the answer must go there.
     fn send(&mut self, mut message: Message) {
-        // What is passed on keeps its sender: the leader answers a read to the node that asked.
         if message.from == NONE {
             message.from = self.id;
         }
@@ -406,3 +409,6 @@ fn is_storage(kind: MessageType) -> bool {
             | MessageType::MsgStorageApplyResp
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,11 +48,11 @@ pub(crate) struct ReadOnly {
     /// How many reads of this leadership are answered. The read at `waiting[i]` is number `confirmed + i + 1`.
     confirmed: u64,
     /// Reads to be confirmed, with the commit index at their arrival.
-    waiting: VecDeque<(Message, u64)>,
+    pub(super) waiting: VecDeque<(Message, u64)>,
     /// The highest counter echoed by each member.
     acks: BTreeMap<u64, u64>,
     /// Reads that came before the first commit of this term.
-    pending: Vec<Message>,
+    pub(super) pending: Vec<Message>,
     /// Answers for this node's application.
     pub(crate) answered: Vec<ReadState>,
     /// Contexts of this node's own reads that will not be answered: the leadership they relied on is gone.

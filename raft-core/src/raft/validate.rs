@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::pb::{ConfChangeType, Entry, Message, MessageType};
 
 /// No term or index of an honest cluster gets here; refusing larger ones makes every `+ 1` below safe.
-const MAX_NUMBER: u64 = u64::MAX / 2;
+pub(super) const MAX_NUMBER: u64 = u64::MAX / 2;
 
 /// Refuses what no correct peer or caller sends; returns the type of what is left.
 pub(super) fn validate(message: &Message) -> Result<MessageType, Error> {
