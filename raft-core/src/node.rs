@@ -21,7 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::{bounded, Receiver, RecvTimeoutError, Select, SendTimeoutError, Sender, TrySendError};
+use crossbeam_channel::{bounded, select, Receiver, RecvTimeoutError, Select, SendTimeoutError, Sender, TrySendError};
 
 use crate::confchange::ConfChangeKind;
 use crate::config::NONE;
@@ -116,7 +116,11 @@ impl Node {
     fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Input) -> Result<T, Error> {
         let (answer, answered) = bounded(1);
         self.send(request(answer))?;
-        answered.recv().map_err(|_| self.ended_by())
+        // A request that the thread never came to stays in the queue, and its answer's sender with it.
+        select! {
+            recv(answered) -> answer => answer.map_err(|_| self.ended_by()),
+            recv(self.ended) -> _ => answered.try_recv().map_err(|_| self.ended_by()),
+        }
     }
 
     /// One tick of the clock. Never waits.
