@@ -168,6 +168,9 @@ impl<S: Storage> RawNode<S> {
             Err(fault @ Error::Storage(_)) => {
                 error!("{:x} is out of order: {fault}", self.raft.id);
                 self.fault = Some(fault.clone());
+                // Whatever it was about to become: it leads nobody, and must not say so.
+                self.raft.state = StateType::Follower;
+                self.raft.lead = NONE;
             }
             Err(wrong @ (Error::LogLost { .. } | Error::LogForeign { .. })) => error!("{:x}: {wrong}", self.raft.id),
             _ => {}
@@ -271,10 +274,26 @@ impl<S: Storage> RawNode<S> {
         if from == NONE && !may_be_unsigned {
             return Err(Error::Malformed { from, what: "it has no sender" });
         }
+        if from == self.raft.id && !self.may_come_back(kind) {
+            return Err(Error::Malformed { from, what: "it claims to come from this node itself" });
+        }
         if is_response(kind) && !self.raft.tracker.progress.contains_key(&from) {
             return Err(Error::StepPeerNotFound { from });
         }
         self.raft.step(message)
+    }
+
+    /// What may arrive under the node's own name: requests that others pass on, and, with asynchronous storage writes,
+    /// its own votes and acknowledgements. A node that took itself for its leader would send itself proposals for ever.
+    fn may_come_back(&self, kind: MessageType) -> bool {
+        match kind {
+            MessageType::MsgProp | MessageType::MsgReadIndex | MessageType::MsgTransferLeader => true,
+            MessageType::MsgForgetLeader => true,
+            MessageType::MsgAppResp | MessageType::MsgVoteResp | MessageType::MsgPreVoteResp => {
+                self.raft.config().async_storage_writes
+            }
+            _ => false,
+        }
     }
 
     fn storage_appended(&mut self, mut message: Message) -> Result<(), Error> {

@@ -134,9 +134,13 @@ impl MemoryStorage {
     ///
     /// # Errors
     /// [`StorageError::SnapshotOutOfDate`] if it is not newer than the present one; one of index 0 is accepted on an
-    /// empty log, where it says only the configuration.
+    /// empty log, where it says only the configuration. [`StorageError::Other`] if its index is too large for a log to
+    /// follow on it.
     pub fn apply_snapshot(&mut self, snapshot: Snapshot) -> Result<(), StorageError> {
         let index = snapshot.metadata.index;
+        if index > u64::MAX / 2 {
+            return Err(StorageError::Other(format!("a snapshot of the impossible index {index}")));
+        }
         let is_empty = self.compacted.0 == 0 && self.entries.is_empty();
         if self.snapshot.metadata.index >= index && !(is_empty && index == 0) {
             return Err(StorageError::SnapshotOutOfDate);

@@ -13,6 +13,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::address::PeerUrl;
 use crate::members::given;
+use crate::wal_tool::WalTask;
 
 /// How far apart the demo's nodes are: base, base + 10000, base + 20000, as in the original's Procfile.
 pub const DEMO_PORT_STEP: u16 = 10_000;
@@ -60,6 +61,9 @@ struct CommandLine {
 enum SubcommandLine {
     /// Start three nodes on this machine, print what to try, stop them all on Ctrl-C
     Demo(DemoLine),
+    /// Look at the log of a node that is stopped: dump, verify, repair
+    #[command(subcommand)]
+    Wal(WalTask),
 }
 
 #[derive(Debug, Args)]
@@ -111,6 +115,8 @@ pub enum Task {
     Node(NodeOptions),
     /// Start three.
     Demo(DemoOptions),
+    /// Look at a log.
+    Wal(WalTask),
 }
 
 /// Everything a node needs to know to start. `id` is a valid position in `cluster`.
@@ -166,6 +172,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, NotATask
         Some(SubcommandLine::Demo(demo)) => {
             Ok(Task::Demo(DemoOptions { base_port: demo.base_port, data_dir: demo.data_dir }))
         }
+        Some(SubcommandLine::Wal(task)) => Ok(Task::Wal(task)),
         None => check(line.node).map(Task::Node).map_err(NotATask::Mistake),
     }
 }

@@ -140,13 +140,21 @@ struct WireMember {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
+struct WireRemoval {
+    #[prost(uint64, tag = "1")]
+    id: u64,
+    #[prost(uint64, tag = "2")]
+    index: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
 struct WireImage {
     #[prost(uint32, tag = "1")]
     version: u32,
     #[prost(message, repeated, tag = "2")]
     members: Vec<WireMember>,
-    #[prost(uint64, repeated, tag = "3")]
-    removed: Vec<u64>,
+    #[prost(message, repeated, tag = "3")]
+    removed: Vec<WireRemoval>,
     #[prost(bytes = "bytes", tag = "4")]
     store: Bytes,
 }
@@ -177,7 +185,7 @@ pub fn encode_image(members: &Members, store: &Store) -> Bytes {
     let image = WireImage {
         version: IMAGE_VERSION,
         members: members.iter().map(wire_member).collect(),
-        removed: members.removed().collect(),
+        removed: members.removed().map(|(id, index)| WireRemoval { id, index }).collect(),
         store: store.snapshot(),
     };
     image.encode_to_vec().into()
@@ -200,7 +208,8 @@ pub fn decode_image(data: Bytes, cluster: &[PeerUrl]) -> Result<(Members, Store)
         members.push((id, Member { url, agreed }));
     }
     let store = Store::restore(&image.store).map_err(error)?;
-    Ok((Members::restore(members, image.removed, cluster), store))
+    let removed = image.removed.into_iter().map(|WireRemoval { id, index }| (id, index));
+    Ok((Members::restore(members, removed, cluster), store))
 }
 
 #[cfg(test)]
@@ -235,7 +244,7 @@ mod tests {
         members.add_founder(1, &cluster);
         members.add_agreed(7, "http://c:3".parse().unwrap());
         members.add_founder(8, &cluster);
-        members.remove(2);
+        members.remove(2, 6);
         let mut store = Store::new();
         store.apply(9, command());
         let image = encode_image(&members, &store);

@@ -43,6 +43,7 @@
 //! | [`codec`], [`members`], [`address`] | what is in entries and snapshots; who is where |
 //! | [`serve`] | listening |
 //! | [`demo`] | three nodes at once |
+//! | [`wal_tool`] | a stopped node's log, for people |
 //!
 //! What is left out: the protocol (`raft-core`), the log's format (`wal`), what a command does (`kvstore`).
 #![forbid(unsafe_code)]
@@ -56,6 +57,7 @@ pub mod members;
 pub mod node;
 pub mod serve;
 pub mod transport;
+pub mod wal_tool;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -91,6 +93,7 @@ pub fn run_as(words: impl IntoIterator<Item = OsString>, dialect: &Dialect) -> E
     let result = match cli::parse(words) {
         Ok(Task::Node(options)) => run_node(&options, dialect),
         Ok(Task::Demo(options)) => demo::run(&options),
+        Ok(Task::Wal(task)) => return wal_tool::run(&task),
         Err(NotATask::Information(text)) => {
             // An error means that nobody reads it.
             let _ = std::io::stdout().write_all(text.as_bytes());

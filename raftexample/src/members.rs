@@ -15,7 +15,7 @@
 //!
 //! What is left out: whether a member votes. That is the configuration's business.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::address::PeerUrl;
 
@@ -32,7 +32,8 @@ pub struct Member {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     members: BTreeMap<u64, Member>,
-    removed: BTreeSet<u64>,
+    /// With the index of the entry that removed it.
+    removed: BTreeMap<u64, u64>,
 }
 
 /// Why a change of the membership was not proposed. Nothing has happened.
@@ -82,7 +83,7 @@ impl Members {
     /// The book that a snapshot holds, read by a node whose command line says `cluster`.
     pub fn restore(
         members: impl IntoIterator<Item = (u64, Member)>,
-        removed: impl IntoIterator<Item = u64>,
+        removed: impl IntoIterator<Item = (u64, u64)>,
         cluster: &[PeerUrl],
     ) -> Members {
         let own_word = |id: u64| given(cluster, id).cloned();
@@ -98,9 +99,10 @@ impl Members {
         self.members.iter().map(|(&id, member)| (id, member))
     }
 
-    /// Ids that were members and were removed (and not added again since), ascending.
-    pub fn removed(&self) -> impl Iterator<Item = u64> + '_ {
-        self.removed.iter().copied()
+    /// Ids that were members and were removed (and not added again since), ascending, each with the index of the entry
+    /// that removed it.
+    pub fn removed(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.removed.iter().map(|(&id, &index)| (id, index))
     }
 
     /// Where a member listens.
@@ -115,7 +117,7 @@ impl Members {
 
     /// Whether this id was a member and was removed.
     pub fn was_removed(&self, id: u64) -> bool {
-        self.removed.contains(&id)
+        self.removed.contains_key(&id)
     }
 
     /// Whether adding `id` at `url` would make sense.
@@ -156,10 +158,10 @@ impl Members {
         member.url.as_ref()
     }
 
-    /// Notes that it is no longer a member.
-    pub fn remove(&mut self, id: u64) {
+    /// Notes that it is no longer a member since the entry at `index`.
+    pub fn remove(&mut self, id: u64, index: u64) {
         self.members.remove(&id);
-        self.removed.insert(id);
+        self.removed.insert(id, index);
     }
 }
 
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn a_removed_member_may_come_back() {
         let mut members = founders(3);
-        members.remove(3);
+        members.remove(3, 7);
         assert!(members.was_removed(3) && !members.contains(3));
         assert_eq!(members.check_add(3, &url(3)), Ok(()));
         members.add_agreed(3, url(33));
@@ -211,7 +213,7 @@ mod tests {
     fn the_command_line_moves_founders_but_not_those_who_were_added() {
         let mut members = founders(2);
         members.add_agreed(3, url(3));
-        members.remove(1);
+        members.remove(1, 7);
         let saved: Vec<(u64, Member)> = members.iter().map(|(id, member)| (id, member.clone())).collect();
         let moved = [url(101), url(102), url(103)];
         let restored = Members::restore(saved, members.removed(), &moved);

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use tests::cluster::{eventually, Cluster, Signal, PATIENCE};
+use tests::cluster::{eventually, Cluster, Signal, PATIENCE, VALUE_MAX_BYTES};
 
 /// Runs `curl -L` with these arguments; returns the status code and what it printed.
 fn curl(arguments: &[&str]) -> (u16, String) {
@@ -69,4 +69,20 @@ fn the_cluster_tolerates_a_fault_grows_and_shrinks() {
     cluster.wait_for_leader();
     assert_eq!(curl(&[&url(&cluster, 2, "foo"), "-XPUT", "-d", "last"]).0, 204);
     assert_eq!(curl(&[&url(&cluster, fourth, "foo")]), (200, "last".to_string()));
+}
+
+/// curl asks before it sends a large body, and sends a refused one to its end: both must come to an answer.
+#[test]
+fn curl_stores_a_file_at_the_limit_and_is_told_that_a_larger_one_is_too_large() {
+    let cluster = Cluster::start(1);
+    let file = cluster.folder().join("file");
+    let name = format!("@{}", file.display());
+    std::fs::write(&file, vec![b'x'; VALUE_MAX_BYTES]).expect("a file can be written");
+    assert_eq!(curl(&[&url(&cluster, 1, "file"), "-XPUT", "--data-binary", &name]), (204, String::new()));
+    assert_eq!(curl(&[&url(&cluster, 1, "file")]).1.len(), VALUE_MAX_BYTES);
+    for larger in [VALUE_MAX_BYTES + 1, 4 * VALUE_MAX_BYTES] {
+        std::fs::write(&file, vec![b'x'; larger]).expect("a file can be written");
+        assert_eq!(curl(&[&url(&cluster, 1, "file"), "-XPUT", "--data-binary", &name]).0, 413);
+        assert_eq!(curl(&[&url(&cluster, 1, "file"), "-XPUT", "--data-binary", &name, "-H", "Expect:"]).0, 413);
+    }
 }

@@ -139,6 +139,31 @@ fn a_dead_node_is_replaced_by_a_new_one() {
     assert!(!members(&cluster, new).contains(&dead));
 }
 
+/// In etcd this is the crash "tocommit is out of range", on every start. Here the node says what to do, and it works.
+#[test]
+fn a_node_whose_data_was_deleted_stops_with_advice_that_helps() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.wait_for_leader();
+    let wiped = cluster.followers_of(leader)[0];
+    for number in 0..20 {
+        cluster.http(wiped).must_put(format!("/key-{number}"), "x");
+    }
+    cluster.node(wiped).kill();
+    std::fs::remove_dir_all(cluster.node(wiped).data_dir()).expect("the folder can be removed");
+    cluster.node(wiped).start();
+    assert!(!cluster.node(wiped).wait_for_exit(PATIENCE).success());
+    let stderr = cluster.node(wiped).process().stderr();
+    let told = stderr.last().expect("it says why");
+    assert!(told.starts_with("raftexample: ") && told.contains("its data was lost"), "{told}");
+    assert!(told.contains("remove it") && told.contains("add it again under a new id"), "{told}");
+
+    assert_eq!(cluster.http(leader).delete(format!("/{wiped}")).status, 204);
+    let new = add(&mut cluster, leader);
+    cluster.node(new).start_and_wait();
+    cluster.wait_for_leader();
+    assert_eq!(cluster.http(new).must_get("/key-19"), b"x");
+}
+
 #[test]
 fn the_only_member_cannot_be_removed() {
     let cluster = Cluster::start(1);

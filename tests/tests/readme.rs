@@ -7,7 +7,7 @@
 //!
 //! So that it takes seconds and disturbs nobody, [`the_tour_works`] moves the ports, works in a scratch folder and
 //! replaces `cargo run --release --` by the program that the other tests use; and `cargo test` by nothing, since that
-//! is what runs this test. [`the_tour_works_with_a_release_build_on_its_own_ports`] replaces nothing but the latter.
+//! is what runs this test. [`the_tour_works_with_a_release_build`] calls the real `cargo run --release`.
 #![forbid(unsafe_code)]
 
 use std::path::Path;
@@ -192,20 +192,19 @@ fn the_readme_opens_with_the_two_commands() {
     assert!(commands.len() >= 8, "a tour has more steps than {}", commands.len());
 }
 
-#[test]
-fn the_tour_works() {
+/// Takes the tour on free ports in a scratch folder, where `program ARGUMENTS` stands for `cargo run --release -- ARGUMENTS`.
+fn take_the_tour(program: &str) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let first_port = free_base_port(&PORT_OFFSETS);
     let prelude = format!(
         r#"cargo() {{
             case "$*" in
-                "run --release -- demo"*) shift 4; exec '{program}' demo --base-port {first_port} "$@" ;;
-                "run --release -- "*) shift 3; exec '{program}' "$@" ;;
+                "run --release -- demo"*) shift 4; exec {program} demo --base-port {first_port} "$@" ;;
+                "run --release -- "*) shift 3; exec {program} "$@" ;;
                 "test --workspace") ;;
                 *) echo "the tour calls cargo $*, which this test does not know" >&2; exit 1 ;;
             esac
-        }}"#,
-        program = raftexample().display()
+        }}"#
     );
     let mut tour = Tour { folder: folder.path().to_path_buf(), first_port, prelude, terminals: Vec::new() };
     tour.run(&blocks(&readme()));
@@ -213,10 +212,13 @@ fn the_tour_works() {
 }
 
 #[test]
-#[ignore = "makes a release build and needs the tour's own ports; run by .ci/run"]
-fn the_tour_works_with_a_release_build_on_its_own_ports() {
-    let prelude = r#"cargo() { case "$*" in "test --workspace") ;; *) command cargo "$@" ;; esac; }"#.to_string();
-    let mut tour = Tour { folder: root().to_path_buf(), first_port: FIRST_PORT, prelude, terminals: Vec::new() };
-    tour.run(&blocks(&readme()));
-    tour.close();
+fn the_tour_works() {
+    take_the_tour(&format!("'{}'", raftexample().display()));
+}
+
+#[test]
+#[ignore = "makes a release build; run by .ci/run"]
+fn the_tour_works_with_a_release_build() {
+    let manifest = root().join("Cargo.toml");
+    take_the_tour(&format!("cargo run --release --manifest-path '{}' --", manifest.display()));
 }

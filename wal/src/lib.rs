@@ -37,8 +37,11 @@
 //! | `log` | append, sync, rotation, purge |
 //! | `housekeeper` | the slow work, on a thread of its own |
 //! | [`snapshot`] | snapshot files |
+//! | [`tool`] | dump, verify and repair, for people |
 //! | [`disk`] | the seam: everything that is asked of an operating system |
 //! | `os_disk` | the real one, and the only `unsafe` code of the workspace |
+//!
+//! `DIVERGENCE.md` beside this crate's sources says what differs from etcd's log, and why.
 //!
 //! What is left out: encryption, compression, several logs in one directory, reading while writing, and protection
 //! against another program that writes into the files.
@@ -53,6 +56,7 @@ mod os_disk;
 mod recovery;
 pub mod snapshot;
 mod state;
+pub mod tool;
 
 use std::path::PathBuf;
 

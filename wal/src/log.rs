@@ -705,7 +705,7 @@ fn start_housekeeper(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Housekeeper, Wa
 
 /// Every segment in the directory. The newest is settled first: a process that died may have left bytes in memory that
 /// the disk does not have.
-fn read_images(disk: &dyn Disk, dir: &Path) -> Result<Vec<Image>, WalError> {
+pub(crate) fn read_images(disk: &dyn Disk, dir: &Path) -> Result<Vec<Image>, WalError> {
     let listed = disk.list(dir).map_err(|source| WalError::io("list the log directory", dir, source))?;
     let mut names: Vec<_> = listed
         .into_iter()

@@ -112,7 +112,7 @@ fn apply(log: &mut Wal, model: &mut Model, step: Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 50, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_log_is_what_was_done_to_it(steps in prop::collection::vec(step(), 1..60)) {

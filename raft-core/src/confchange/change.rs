@@ -121,30 +121,6 @@ impl From<ConfChange> for ConfChangeV2 {
     }
 }
 
-/// Whatever can be read as a membership change.
-pub trait AsConfChange {
-    /// The change in the newer form.
-    fn as_v2(&self) -> ConfChangeV2;
-}
-
-impl AsConfChange for ConfChange {
-    fn as_v2(&self) -> ConfChangeV2 {
-        self.clone().into_v2()
-    }
-}
-
-impl AsConfChange for ConfChangeV2 {
-    fn as_v2(&self) -> ConfChangeV2 {
-        self.clone()
-    }
-}
-
-impl AsConfChange for ConfChangeKind {
-    fn as_v2(&self) -> ConfChangeV2 {
-        self.clone().into_v2()
-    }
-}
-
 /// Reads changes in the short notation: `v1` makes 1 a voter, `l2` makes 2 a learner, `r3` removes 3, `u4` updates 4.
 ///
 /// ```

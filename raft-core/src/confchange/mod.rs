@@ -25,7 +25,7 @@ mod restore;
 
 use std::fmt;
 
-pub use change::{parse_changes, print_changes, AsConfChange, ConfChangeKind};
+pub use change::{parse_changes, print_changes, ConfChangeKind};
 pub use changer::{check_invariants, Changed, Changer};
 pub use restore::{equivalent, restore};
 

@@ -53,8 +53,7 @@ impl Changes {
             match check(&held.change, members) {
                 Ok(()) => return Some(held),
                 Err(refused) => {
-                    // An error means that the client has gone away.
-                    let _ = held.reply.send(Err(Refused::Change(refused)));
+                    held.reply.send(Err(Refused::Change(refused)));
                 }
             }
         }
@@ -79,14 +78,14 @@ impl Changes {
     /// The transport has certainly not sent the entry with this id.
     pub(super) fn undelivered(&mut self, id: u64) {
         if let Some(reply) = self.applied(id) {
-            let _ = reply.send(Err(Refused::NotDone("the leader could not be reached")));
+            reply.send(Err(Refused::NotDone("the leader could not be reached")));
         }
     }
 
     /// The state has jumped over entries that this node has not seen.
     pub(super) fn lose_sight(&mut self) {
         for (reply, _) in std::mem::take(&mut self.proposed).into_values() {
-            let _ = reply.send(Err(Refused::Unknown("this node was far behind and took over a snapshot")));
+            reply.send(Err(Refused::Unknown("this node was far behind and took over a snapshot")));
         }
     }
 
@@ -97,22 +96,22 @@ impl Changes {
         self.held = held;
         for held in over {
             let reason = if hopeless { NO_LEADER } else { "no leader took it, or another change is under way" };
-            let _ = held.reply.send(Err(Refused::NotDone(reason)));
+            held.reply.send(Err(Refused::NotDone(reason)));
         }
         let expired: Vec<u64> =
             self.proposed.iter().filter(|(_, (_, deadline))| *deadline <= now).map(|(&id, _)| id).collect();
         for (reply, _) in expired.iter().filter_map(|id| self.proposed.remove(id)).collect::<Vec<_>>() {
-            let _ = reply.send(Err(Refused::Unknown("the leader did not commit it in time, or has changed")));
+            reply.send(Err(Refused::Unknown("the leader did not commit it in time, or has changed")));
         }
     }
 
     /// Answers everybody, at the end.
     pub(super) fn end(&mut self, reason: &'static str) {
         for held in self.held.drain(..) {
-            let _ = held.reply.send(Err(Refused::NotDone(reason)));
+            held.reply.send(Err(Refused::NotDone(reason)));
         }
         for (reply, _) in std::mem::take(&mut self.proposed).into_values() {
-            let _ = reply.send(Err(Refused::Unknown(reason)));
+            reply.send(Err(Refused::Unknown(reason)));
         }
     }
 }
@@ -140,7 +139,7 @@ mod tests {
     use super::*;
     use crate::address::PeerUrl;
     use std::time::Duration;
-    use tokio::sync::oneshot::{self, Receiver};
+    use tokio::sync::oneshot::Receiver;
 
     fn url(port: u16) -> PeerUrl {
         format!("http://h:{port}").parse().unwrap()
@@ -154,7 +153,7 @@ mod tests {
     }
 
     fn add(changes: &mut Changes, change: Change, now: Instant) -> Receiver<Result<(), Refused>> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::channel();
         changes.add(change, reply, now);
         answer
     }
@@ -179,7 +178,7 @@ mod tests {
         let mut members = members();
         let held = changes.next(&members).unwrap();
         changes.put_back(held);
-        members.remove(2);
+        members.remove(2, 9);
         assert!(changes.next(&members).is_none());
         assert_eq!(answer.try_recv(), Ok(Err(Refused::Change(ChangeRefused::NotAMember { id: 2 }))));
     }
@@ -192,7 +191,7 @@ mod tests {
         let id = held.entry().id;
         changes.proposed(held);
         assert!(changes.applied(id.wrapping_add(1)).is_none());
-        changes.applied(id).unwrap().send(Ok(())).unwrap();
+        changes.applied(id).unwrap().send(Ok(()));
         assert_eq!(answer.try_recv(), Ok(Ok(())));
     }
 

@@ -44,7 +44,7 @@ use super::disk::{Disk, State, StorageFailed};
 use super::reads::Reads;
 use super::status::NodeStatus;
 use super::writes::Writes;
-use super::{Ending, Inbox, Input, Reply, STOPPING, TICK};
+use super::{Ending, Inbox, Input, Refused, Reply, STOPPING, TICK};
 use crate::address::PeerUrl;
 use crate::cli::NodeOptions;
 use crate::codec::{Codec, Dialect};
@@ -97,6 +97,9 @@ pub(super) struct Driver {
     end_at: Option<Instant>,
     stop: bool,
 }
+
+/// An answer, and where it goes.
+type Answer = (Reply, Result<(), Refused>);
 
 /// Why the loop cannot go on.
 struct Fatal(String);
@@ -273,8 +276,9 @@ impl Driver {
                 self.raw.report_snapshot(id, status);
             }
             Event::Undelivered { entries } => self.undelivered(entries),
-            // A node that was added again may hear this from somebody who does not know yet; it has a leader then.
-            Event::ToldRemoved { by } if self.leader == 0 && self.end_at.is_none() => {
+            // Somebody who is behind may speak of a removal that was followed by an addition. This node knows better if
+            // it has applied what came then.
+            Event::ToldRemoved { by, at } if self.leader == 0 && at > self.applied.0 && self.end_at.is_none() => {
                 log::info!("node {by} says that this node was removed from the cluster");
                 self.end_at = Some(now);
             }
@@ -435,7 +439,7 @@ impl Driver {
 
     /// Applies committed entries, in order, and answers those who waited for them.
     fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
-        let mut done: Vec<Reply> = Vec::new();
+        let mut done: Vec<Answer> = Vec::new();
         let store = Arc::clone(&self.store);
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
@@ -452,9 +456,8 @@ impl Driver {
                 done.extend(self.apply_change(&entry)?);
             }
         }
-        for reply in done {
-            // An error means that the client has gone away.
-            let _ = reply.send(Ok(()));
+        for (reply, answer) in done {
+            reply.send(answer);
         }
         Ok(())
     }
@@ -467,7 +470,7 @@ impl Driver {
         self.applied_bytes += entry.data.len() as u64;
     }
 
-    fn apply_normal(&mut self, store: &mut Store, entry: Entry, done: &mut Vec<Reply>) -> Result<(), Fatal> {
+    fn apply_normal(&mut self, store: &mut Store, entry: Entry, done: &mut Vec<Answer>) -> Result<(), Fatal> {
         if entry.data.is_empty() {
             // A new leader's first entry, or a refused change of the membership.
             store.skip(entry.index);
@@ -478,7 +481,7 @@ impl Driver {
         })?;
         store.apply(entry.index, command);
         if let Some(id) = id.filter(|id| id.node == self.id && id.boot == self.boot) {
-            done.extend(self.writes.applied(id.counter));
+            done.extend(self.writes.applied(id.counter).map(|reply| (reply, Ok(()))));
         }
         Ok(())
     }

@@ -16,7 +16,7 @@
 //! through the raft thread instead would make it the bottleneck of reads that have nothing to ask Raft.
 //!
 //! **Bounds.** The inbox holds [`INBOX_CAPACITY`] inputs. Clients may have [`CLIENT_REQUESTS`] of them under way, fewer
-//! than that: they can never keep the peers' messages out. Beyond its share, a client is told to come back later, and
+//! than that, and [`CLIENT_BYTES`]: they can never keep the peers' messages out. Beyond its share, a client is told to come back later, and
 //! a peer's message is refused, which Raft makes up for.
 //!
 //! What is left out: separate threads for the log and for applying.
@@ -56,6 +56,8 @@ pub use status::{MemberStatus, NodeStatus, ProgressStatus};
 pub const INBOX_CAPACITY: usize = 8192;
 /// Requests of clients that may be under way at a time; the rest of the inbox is for the peers.
 pub const CLIENT_REQUESTS: usize = 4096;
+/// Bytes of requests that may be under way at a time; one more request is taken as long as fewer are.
+pub const CLIENT_BYTES: usize = 64 << 20;
 /// One tick of Raft's clock. Heartbeats go out every tick, elections begin after ten to nineteen without one.
 pub const TICK: Duration = Duration::from_millis(100);
 /// A client's request is answered within this time, one way or the other.
@@ -88,8 +90,26 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Where the answer to a request goes.
-pub(crate) type Reply = oneshot::Sender<Result<(), Refused>>;
+/// Where the answer to a request goes, and the request's share of the inbox, which is given back with the answer. It is
+/// kept here and not by the client's task: a client that hangs up must not make room while its request is still held.
+pub(crate) struct Reply {
+    sender: oneshot::Sender<Result<(), Refused>>,
+    _permit: Option<Permit>,
+}
+
+impl Reply {
+    /// Answers. A client that has gone away misses it.
+    pub(crate) fn send(self, answer: Result<(), Refused>) {
+        let _ = self.sender.send(answer);
+    }
+
+    /// For tests: a reply that holds no share.
+    #[cfg(test)]
+    pub(crate) fn channel() -> (Reply, oneshot::Receiver<Result<(), Refused>>) {
+        let (sender, answer) = oneshot::channel();
+        (Reply { sender, _permit: None }, answer)
+    }
+}
 
 /// A change of the membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,15 +168,37 @@ struct Shared {
     node: u64,
     boot: u64,
     counter: AtomicU64,
-    under_way: AtomicUsize,
+    under_way: Arc<UnderWay>,
 }
 
-/// One client's share of the inbox, given back when dropped.
-struct Permit<'a>(&'a AtomicUsize);
+/// What clients have under way.
+#[derive(Default)]
+struct UnderWay {
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
+}
 
-impl Drop for Permit<'_> {
+/// One request's share, given back when dropped.
+struct Permit {
+    under_way: Arc<UnderWay>,
+    bytes: usize,
+}
+
+impl Permit {
+    /// `None` if the clients' share is used up.
+    fn take(under_way: &Arc<UnderWay>, bytes: usize) -> Option<Permit> {
+        let permit = Permit { under_way: Arc::clone(under_way), bytes };
+        let requests_before = under_way.requests.fetch_add(1, Ordering::Relaxed);
+        let bytes_before = under_way.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Refused, it is given back by dropping it.
+        (requests_before < CLIENT_REQUESTS && bytes_before < CLIENT_BYTES).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.under_way.requests.fetch_sub(1, Ordering::Relaxed);
+        self.under_way.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -197,7 +239,7 @@ pub fn start(
         node: options.id,
         boot,
         counter: AtomicU64::new(0),
-        under_way: AtomicUsize::new(0),
+        under_way: Arc::default(),
     };
     let thread = std::thread::Builder::new().name("raft".into()).spawn(|| driver.run());
     let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -230,12 +272,12 @@ impl NodeHandle {
             Refused::NotDone("the cluster's entries cannot express it")
         })?;
         let silent = Refused::Unknown("this node is held up");
-        self.ask(|reply| Input::Write { counter, data, reply }, silent).await
+        self.ask(data.len(), |reply| Input::Write { counter, data, reply }, silent).await
     }
 
     /// Waits until the store is as recent as any write that was acknowledged before this call.
     pub async fn wait_until_current(&self) -> Result<(), Refused> {
-        self.ask(|reply| Input::Read { reply }, Refused::NotDone("this node is held up")).await
+        self.ask(0, |reply| Input::Read { reply }, Refused::NotDone("this node is held up")).await
     }
 
     /// Looks into this node's own store, as it is now.
@@ -243,15 +285,17 @@ impl NodeHandle {
         self.shared.store.read().get(key)
     }
 
-    /// Changes the membership. `Ok` once the change is applied on this node.
+    /// Changes the membership. `Ok` once the change is applied on this node. It is judged by members as recent as any
+    /// change that was acknowledged before this call, on whatever node.
     pub async fn change_members(&self, change: Change) -> Result<(), Refused> {
+        self.wait_until_current().await?;
         let silent = Refused::Unknown("this node is held up");
-        self.ask(|reply| Input::Change { change, reply }, silent).await
+        self.ask(0, |reply| Input::Change { change, reply }, silent).await
     }
 
     /// How the node is.
     pub async fn status(&self) -> Result<NodeStatus, Refused> {
-        let _permit = self.permit()?;
+        let _permit = self.permit(0)?;
         let (reply, answer) = oneshot::channel();
         self.tell(Input::Status { reply })?;
         match tokio::time::timeout(HANDLE_TIMEOUT, answer).await {
@@ -267,11 +311,11 @@ impl NodeHandle {
         let _ = self.shared.inbox.send(Input::Stop);
     }
 
-    /// Sends a request in and waits for its answer; `silent` is the answer if there is none.
-    async fn ask(&self, input: impl FnOnce(Reply) -> Input, silent: Refused) -> Result<(), Refused> {
-        let _permit = self.permit()?;
-        let (reply, answer) = oneshot::channel();
-        self.tell(input(reply))?;
+    /// Sends a request of so many bytes in and waits for its answer; `silent` is the answer if there is none.
+    async fn ask(&self, bytes: usize, input: impl FnOnce(Reply) -> Input, silent: Refused) -> Result<(), Refused> {
+        let permit = self.permit(bytes)?;
+        let (sender, answer) = oneshot::channel();
+        self.tell(input(Reply { sender, _permit: Some(permit) }))?;
         match tokio::time::timeout(HANDLE_TIMEOUT, answer).await {
             Ok(Ok(answer)) => answer,
             // The thread answers everybody before it ends, except when it fails.
@@ -279,12 +323,8 @@ impl NodeHandle {
         }
     }
 
-    fn permit(&self) -> Result<Permit<'_>, Refused> {
-        let permit = Permit(&self.shared.under_way);
-        if self.shared.under_way.fetch_add(1, Ordering::Relaxed) >= CLIENT_REQUESTS {
-            return Err(Refused::NotDone("too many requests are under way"));
-        }
-        Ok(permit)
+    fn permit(&self, bytes: usize) -> Result<Permit, Refused> {
+        Permit::take(&self.shared.under_way, bytes).ok_or(Refused::NotDone("too many requests are under way"))
     }
 
     fn tell(&self, input: Input) -> Result<(), Refused> {
@@ -318,7 +358,7 @@ mod tests {
             node: 1,
             boot: 7,
             counter: AtomicU64::new(0),
-            under_way: AtomicUsize::new(0),
+            under_way: Arc::default(),
         };
         (NodeHandle { shared: Arc::new(shared) }, receiver)
     }
@@ -332,7 +372,8 @@ mod tests {
         let (handle, inbox) = handle(0);
         let command = Command::Delete { key: "k".into() };
         assert!(matches!(block_on(handle.write(command.clone())), Err(Refused::NotDone(_))));
-        assert_eq!(handle.shared.under_way.load(Ordering::Relaxed), 0);
+        assert_eq!(handle.shared.under_way.requests.load(Ordering::Relaxed), 0);
+        assert_eq!(handle.shared.under_way.bytes.load(Ordering::Relaxed), 0);
         drop(inbox);
         assert_eq!(block_on(handle.write(command)), Err(Refused::NotDone(STOPPING)));
     }
@@ -340,9 +381,28 @@ mod tests {
     #[test]
     fn clients_have_their_share_and_no_more() {
         let (handle, _inbox) = handle(INBOX_CAPACITY);
-        handle.shared.under_way.store(CLIENT_REQUESTS, Ordering::Relaxed);
-        assert!(matches!(block_on(handle.wait_until_current()), Err(Refused::NotDone(_))));
-        assert_eq!(handle.shared.under_way.load(Ordering::Relaxed), CLIENT_REQUESTS);
+        let under_way = &handle.shared.under_way;
+        for (counter, share) in [(&under_way.requests, CLIENT_REQUESTS), (&under_way.bytes, CLIENT_BYTES)] {
+            counter.store(share, Ordering::Relaxed);
+            assert!(matches!(block_on(handle.wait_until_current()), Err(Refused::NotDone(_))));
+            assert_eq!(counter.swap(0, Ordering::Relaxed), share);
+        }
+    }
+
+    #[test]
+    fn a_client_that_hangs_up_does_not_make_room_before_its_request_is_answered() {
+        let (handle, inbox) = handle(8);
+        let command = Command::Put { key: "k".into(), value: vec![0; 1000].into() };
+        let hung_up = async {
+            tokio::time::timeout(Duration::from_millis(1), handle.write(command)).await.expect_err("nobody answers");
+        };
+        block_on(hung_up);
+        let requests = &handle.shared.under_way.requests;
+        assert_eq!(requests.load(Ordering::Relaxed), 1);
+        assert!(handle.shared.under_way.bytes.load(Ordering::Relaxed) > 1000);
+        let Ok(Input::Write { reply, .. }) = inbox.recv() else { panic!("not a write") };
+        reply.send(Ok(()));
+        assert_eq!(requests.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -353,7 +413,7 @@ mod tests {
             for input in inbox.iter().take(2) {
                 let Input::Write { data, reply, .. } = input else { panic!("not a write") };
                 ids.push(crate::codec::decode_request(data).unwrap().0);
-                reply.send(Ok(())).unwrap();
+                reply.send(Ok(()));
             }
             ids
         });

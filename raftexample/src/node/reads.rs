@@ -98,8 +98,7 @@ impl Reads {
                 return;
             }
             for reader in entry.remove() {
-                // An error means that the client has gone away.
-                let _ = reader.reply.send(Ok(()));
+                reader.reply.send(Ok(()));
             }
         }
     }
@@ -114,7 +113,7 @@ impl Reads {
             expired.extend(take_expired(readers, now, false));
         }
         for reader in expired {
-            let _ = reader.reply.send(Err(Refused::NotDone(NO_LEADER)));
+            reader.reply.send(Err(Refused::NotDone(NO_LEADER)));
         }
     }
 
@@ -123,7 +122,7 @@ impl Reads {
         let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();
         let asked = self.asked.take().into_iter().flat_map(|question| question.readers);
         for reader in confirmed.chain(asked).chain(self.fresh.drain(..)) {
-            let _ = reader.reply.send(Err(Refused::NotDone(reason)));
+            reader.reply.send(Err(Refused::NotDone(reason)));
         }
     }
 }
@@ -138,12 +137,12 @@ fn take_expired(readers: &mut Vec<Reader>, now: Instant, everybody: bool) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::oneshot::{self, error::TryRecvError, Receiver};
+    use tokio::sync::oneshot::{error::TryRecvError, Receiver};
 
     type Answer = Receiver<Result<(), Refused>>;
 
     fn add(reads: &mut Reads, now: Instant) -> Answer {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::channel();
         reads.add(reply, now);
         answer
     }

@@ -193,14 +193,13 @@ impl Batch {
 }
 
 fn answer(reply: Reply, refused: Refused) {
-    // An error means that the client has gone away.
-    let _ = reply.send(Err(refused));
+    reply.send(Err(refused));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::oneshot::{self, error::TryRecvError, Receiver};
+    use tokio::sync::oneshot::{error::TryRecvError, Receiver};
 
     type Answer = Receiver<Result<(), Refused>>;
 
@@ -215,7 +214,7 @@ mod tests {
 
     impl Bench {
         fn add(&mut self, counter: u64) -> Answer {
-            let (reply, answer) = oneshot::channel();
+            let (reply, answer) = Reply::channel();
             self.writes.add(counter, Bytes::from(vec![0; 10]), reply, self.start);
             answer
         }
@@ -250,7 +249,7 @@ mod tests {
         let mut answer = bench.add(1);
         assert_eq!(bench.propose(1, true), 1);
         assert!(waits(&mut answer));
-        bench.writes.applied(1).unwrap().send(Ok(())).unwrap();
+        bench.writes.applied(1).unwrap().send(Ok(()));
         assert_eq!(answer.try_recv(), Ok(Ok(())));
         assert!(bench.writes.applied(1).is_none(), "once");
     }

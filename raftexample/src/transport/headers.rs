@@ -18,6 +18,9 @@ pub const MIN_CLUSTER_VERSION: &str = "x-min-cluster-version";
 /// gets that answer who did not ask for it.
 pub const TELL_REMOVED: &str = "x-raftexample-tell-removed";
 
+/// With the 403: the index of the entry that removed the sender, in decimal digits.
+pub const REMOVED_AT: &str = "x-raftexample-removed-at";
+
 /// The cluster id of the original raftexample.
 pub const CLUSTER_ID_VALUE: &str = "1000";
 /// The version of the protocol that this is.

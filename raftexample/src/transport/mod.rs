@@ -60,15 +60,17 @@ pub enum Event {
     ToldRemoved {
         /// Which peer.
         by: u64,
+        /// By the entry with this index.
+        at: u64,
     },
 }
 
 /// Takes events to the raft thread, without waiting; gives the event back when its inbox is full.
 pub type Sink = Arc<dyn Fn(Event) -> Result<(), Box<Event>> + Send + Sync>;
 
-/// Ids that were removed from the cluster. A lock, because the peer server asks on every request and the raft thread
+/// Ids that were removed from the cluster, with the index of the entry that did it. A lock, because the peer server asks on every request and the raft thread
 /// changes it once in a cluster's life.
-pub type Removed = Arc<RwLock<BTreeSet<u64>>>;
+pub type Removed = Arc<RwLock<BTreeMap<u64, u64>>>;
 
 /// The sending side: who is reachable where. Owned by the raft thread.
 pub struct Transport {

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{handshake, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{HeaderValue, CONTENT_TYPE, HOST};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
@@ -102,8 +102,8 @@ enum Failure {
     NotTaken(String),
     /// It may or may not have been taken.
     Unknown(String),
-    /// The peer says that this node is no member any more.
-    Removed,
+    /// The peer says that this node is no member any more, since the entry at this index.
+    Removed { at: u64 },
 }
 
 impl Lane {
@@ -142,9 +142,9 @@ impl Lane {
                 }
             }
             Failure::Unknown(reason) => shared.note_inactive(&reason),
-            Failure::Removed => {
+            Failure::Removed { at } => {
                 shared.note_inactive("it says that this node was removed");
-                shared.tell(Event::ToldRemoved { by: shared.id }).await;
+                shared.tell(Event::ToldRemoved { by: shared.id, at }).await;
             }
         }
         // One lost message more or less makes no difference to Raft: this one need not wait for room.
@@ -179,12 +179,13 @@ impl Lane {
             match timeout(limit, exchange).await {
                 Ok(Ok(response)) => {
                     let status = response.status();
+                    let removed_at = response.headers().get(headers::REMOVED_AT).and_then(number);
                     let text = Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await;
                     if let Ok(text) = text {
                         self.connection = Some(connection);
-                        return judge(status, &text.to_bytes());
+                        return judge(status, removed_at, &text.to_bytes());
                     }
-                    return judge(status, b"");
+                    return judge(status, removed_at, b"");
                 }
                 // The peer had closed the idle connection, and the request never left: once more on a new one.
                 Ok(Err((Failure::NotTaken(_), true))) if !dialled => {}
@@ -215,7 +216,7 @@ impl Shared {
         *request.method_mut() = hyper::Method::POST;
         *request.uri_mut() = hyper::Uri::from_static("/raft");
         let mut set = |name: &'static str, value: &str| {
-            if let Ok(value) = hyper::header::HeaderValue::from_str(value) {
+            if let Ok(value) = HeaderValue::from_str(value) {
                 request.headers_mut().insert(name, value);
             }
         };
@@ -265,13 +266,17 @@ fn encode(mut message: Message) -> Bytes {
     message.encode_to_vec().into()
 }
 
-fn judge(status: StatusCode, text: &[u8]) -> Result<(), Failure> {
+fn number(value: &HeaderValue) -> Option<u64> {
+    value.to_str().ok()?.parse().ok()
+}
+
+fn judge(status: StatusCode, removed_at: Option<u64>, text: &[u8]) -> Result<(), Failure> {
     let reason = || format!("it answers {status}: {}", String::from_utf8_lossy(text).trim().escape_debug());
-    match status {
-        StatusCode::NO_CONTENT => Ok(()),
-        StatusCode::FORBIDDEN => Err(Failure::Removed),
+    match (status, removed_at) {
+        (StatusCode::NO_CONTENT, _) => Ok(()),
+        (StatusCode::FORBIDDEN, Some(at)) => Err(Failure::Removed { at }),
         // These are sent before Raft gets to see the message.
-        StatusCode::PRECONDITION_FAILED | StatusCode::BAD_REQUEST | StatusCode::SERVICE_UNAVAILABLE => {
+        (StatusCode::PRECONDITION_FAILED | StatusCode::BAD_REQUEST | StatusCode::SERVICE_UNAVAILABLE, _) => {
             Err(Failure::NotTaken(reason()))
         }
         _ => Err(Failure::Unknown(reason())),

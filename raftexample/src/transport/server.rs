@@ -90,10 +90,15 @@ impl PeerServer {
     fn admit(&self, headers: &HeaderMap) -> Result<(), Response<Full<Bytes>>> {
         headers::check(headers).map_err(|mismatch| text(StatusCode::PRECONDITION_FAILED, mismatch.text()))?;
         let asks = headers.contains_key(headers::TELL_REMOVED);
-        if asks && headers::sender(headers).is_some_and(|id| self.removed.read().contains(&id)) {
-            return Err(text(StatusCode::FORBIDDEN, "removed member"));
+        let removed_at = headers::sender(headers).and_then(|id| self.removed.read().get(&id).copied());
+        match removed_at.filter(|_| asks) {
+            None => Ok(()),
+            Some(index) => {
+                let mut refusal = text(StatusCode::FORBIDDEN, "removed member");
+                refusal.headers_mut().insert(headers::REMOVED_AT, HeaderValue::from(index));
+                Err(refusal)
+            }
         }
-        Ok(())
     }
 
     fn deliver(&self, body: impl Buf) -> Response<Full<Bytes>> {
@@ -217,7 +222,7 @@ mod tests {
         let check_snapshot: SnapshotCheck =
             Arc::new(|snapshot| if snapshot.data == "good" { Ok(()) } else { Err("bad".into()) });
         let removed: Removed = Arc::default();
-        removed.write().insert(9);
+        removed.write().insert(9, 1);
         Bench { server: PeerServer { own_id: 2, sink, removed, check_snapshot }, taken }
     }
 

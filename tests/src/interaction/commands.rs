@@ -14,6 +14,13 @@ use super::node::{Machine, Node, NodeStorage};
 use super::output::Level;
 use super::{args, Environment, Failure};
 
+/// More would be a mistake in typing.
+const MAX_NODES: u64 = 100;
+/// As above.
+const MAX_TICKS: usize = 10_000;
+/// Nodes that were told lies about who leads may pass a proposal to and fro for ever.
+const MAX_ROUNDS: usize = 2_000;
+
 impl Environment {
     pub(super) fn dispatch(&mut self, directive: &Directive) -> Result<(), Failure> {
         match directive.command.as_str() {
@@ -95,7 +102,7 @@ impl Environment {
     }
 
     fn add_nodes(&mut self, directive: &Directive) -> Result<(), Failure> {
-        let count: u64 = args::number(directive, 0, "number of nodes")?;
+        let count = self.count_of_new_nodes(directive)?;
         let mut config = config_without_protections();
         let mut start = Snapshot::default();
         for arg in directive.args.iter().filter(|arg| !arg.values.is_empty()) {
@@ -119,6 +126,14 @@ impl Environment {
             self.insert(id, config.clone(), raw);
         }
         Ok(())
+    }
+
+    pub(super) fn count_of_new_nodes(&self, directive: &Directive) -> Result<u64, Failure> {
+        let count: u64 = args::number(directive, 0, "number of nodes")?;
+        if count.saturating_add(self.nodes.len() as u64) > MAX_NODES {
+            return Err(Failure::text(format!("there cannot be more than {MAX_NODES} nodes")));
+        }
+        Ok(count)
     }
 
     pub(super) fn insert(&mut self, id: u64, config: Config, raw: RawNode<NodeStorage>) {
@@ -301,9 +316,8 @@ impl Environment {
 
     /// Lets the nodes work, round after round, until none of them has anything left to do.
     fn until_quiet(&mut self, ids: &[u64]) -> Result<(), Failure> {
-        let mut quiet = false;
-        while !quiet {
-            quiet = true;
+        for _ in 0..MAX_ROUNDS {
+            let mut quiet = true;
             for id in ids.iter().copied() {
                 if self.node(id)?.has_ready() {
                     self.under_heading(id, "handling Ready", |env| env.process_ready(id))?;
@@ -338,8 +352,11 @@ impl Environment {
                     quiet = false;
                 }
             }
+            if quiet {
+                return Ok(());
+            }
         }
-        Ok(())
+        Err(Failure::text(format!("still not quiet after {MAX_ROUNDS} rounds")))
     }
 
     fn status(&mut self, id: u64) -> Result<(), Failure> {
@@ -350,6 +367,9 @@ impl Environment {
 
     pub(super) fn tick(&mut self, id: u64, ticks: usize) -> Result<(), Failure> {
         let raw = self.node(id)?.raw()?;
+        if ticks > MAX_TICKS {
+            return Err(Failure::text(format!("more than {MAX_TICKS} ticks at once are too many")));
+        }
         for _ in 0..ticks {
             raw.tick()?;
         }

@@ -53,7 +53,7 @@ impl Environment {
 
     /// New nodes that found a cluster: their log begins with one entry per node.
     fn bootstrap_nodes(&mut self, directive: &Directive) -> Result<(), Failure> {
-        let count: u64 = args::number(directive, 0, "number of nodes")?;
+        let count = self.count_of_new_nodes(directive)?;
         if !self.nodes.is_empty() {
             return Err(Failure::text("founders must be the first nodes"));
         }

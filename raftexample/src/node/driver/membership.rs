@@ -6,14 +6,15 @@
 //!
 //! Left out: changes of several members at once, and members that only learn.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use raft_core::pb::{ConfChange, ConfChangeType, Entry, EntryType};
 
-use super::{Driver, Fatal};
+use super::{Answer, Driver, Fatal};
 use crate::address::PeerUrl;
+use crate::members::ChangeRefused;
 use crate::node::{Change, Refused, Reply, REMOVED};
 
 /// How long a removed node goes on, so that the others hear of its removal and its client gets the answer.
@@ -24,7 +25,7 @@ impl Driver {
     pub(super) fn take_change(&mut self, change: Change, reply: Reply, now: Instant) {
         if self.members.iter().next().is_none() {
             // Not even the founders' entries have come: there is nothing to check the change against.
-            let _ = reply.send(Err(Refused::NotDone("this node has not heard from the cluster yet")));
+            reply.send(Err(Refused::NotDone("this node has not heard from the cluster yet")));
             return;
         }
         self.changes.add(change, reply, now);
@@ -49,8 +50,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Changes configuration, address book and transport together. Returns who waits for it.
-    pub(super) fn apply_change(&mut self, entry: &Entry) -> Result<Option<Reply>, Fatal> {
+    /// Changes configuration, address book and transport together. Returns the answer for who waits for it.
+    pub(super) fn apply_change(&mut self, entry: &Entry) -> Result<Option<Answer>, Fatal> {
         let unreadable = |what: &dyn std::fmt::Display| {
             Fatal(format!(
                 "this node stops at entry {}, a change of the membership that it cannot read: {what}",
@@ -61,26 +62,44 @@ impl Driver {
             return Err(unreadable(&"changes of several members at once are of a newer version"));
         }
         let change = ConfChange::decode(entry.data.clone()).map_err(|error| unreadable(&error))?;
+        let answer = |driver: &mut Driver, answer| driver.changes.applied(change.id).map(|reply| (reply, answer));
+        if let Err(refused) = self.check_again(&change) {
+            log::info!("the change of the membership at index {} has no effect: {refused}", entry.index);
+            return Ok(answer(self, Err(Refused::Change(refused))));
+        }
         match self.raw.apply_conf_change(change.clone()) {
             Ok(conf_state) => self.conf_state = conf_state,
             Err(error) if error.is_fatal() => return Err(error.into()),
             Err(error) => {
                 // Every node finds the same fault in the same entry, so all of them pass over it.
                 log::warn!("the change of the membership at index {} has no effect: {error}", entry.index);
-                return Ok(self.changes.applied(change.id));
+                return Ok(answer(self, Err(Refused::NotDone("the configuration does not allow it"))));
             }
         }
         let id = change.node_id;
         match ConfChangeType::try_from(change.change_type) {
             Ok(ConfChangeType::ConfChangeRemoveNode) => {
-                self.members.remove(id);
+                self.members.remove(id, entry.index);
                 log::info!("node {id} was removed from the cluster");
             }
             Ok(_) => self.add_member(id, &change.context),
             Err(_) => return Err(unreadable(&"its type is unknown")),
         }
         self.follow_members();
-        Ok(self.changes.applied(change.id))
+        Ok(answer(self, Ok(())))
+    }
+
+    /// A change was checked before it was proposed, by a node that may have been behind, and another one may have come
+    /// between. The second of two additions of one id must not move the member, and its proposer must hear of it.
+    fn check_again(&self, change: &ConfChange) -> Result<(), ChangeRefused> {
+        let id = change.node_id;
+        match ConfChangeType::try_from(change.change_type) {
+            Ok(ConfChangeType::ConfChangeAddNode) if self.members.contains(id) => {
+                Err(ChangeRefused::AlreadyMember { id, url: self.members.url(id).cloned() })
+            }
+            Ok(ConfChangeType::ConfChangeRemoveNode) => self.members.check_remove(id),
+            _ => Ok(()),
+        }
     }
 
     /// The address of a founder is not in its entry. An address that cannot be used is no reason to stop: the entry is
@@ -108,8 +127,8 @@ impl Driver {
                 self.transport.add(id, url);
             }
         }
-        let removed: BTreeSet<u64> = self.members.removed().collect();
-        for &id in &removed {
+        let removed: BTreeMap<u64, u64> = self.members.removed().collect();
+        for &id in removed.keys() {
             self.transport.remove(id);
         }
         *self.removed.write() = removed;

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use kvstore::Command;
 use raft_core::pb::{ConfChangeType, Snapshot};
 use std::path::Path;
-use tokio::sync::oneshot::{self, Receiver};
+use tokio::sync::oneshot::Receiver;
 
 const BOOT: u64 = 77;
 
-type Answer = Receiver<Result<(), Refused>>;
+type Waiting = Receiver<Result<(), Refused>>;
 
 struct Bench {
     driver: Driver,
@@ -70,20 +70,20 @@ impl Bench {
         assert_eq!(self.driver.leader, 1);
     }
 
-    fn write(&mut self, counter: u64, key: &str) -> Answer {
-        let (reply, answer) = oneshot::channel();
+    fn write(&mut self, counter: u64, key: &str) -> Waiting {
+        let (reply, answer) = Reply::channel();
         self.take(Input::Write { counter, data: request(counter, key), reply });
         answer
     }
 
-    fn read(&mut self) -> Answer {
-        let (reply, answer) = oneshot::channel();
+    fn read(&mut self) -> Waiting {
+        let (reply, answer) = Reply::channel();
         self.take(Input::Read { reply });
         answer
     }
 
-    fn change(&mut self, change: Change) -> Answer {
-        let (reply, answer) = oneshot::channel();
+    fn change(&mut self, change: Change) -> Waiting {
+        let (reply, answer) = Reply::channel();
         self.take(Input::Change { change, reply });
         answer
     }
@@ -118,7 +118,7 @@ fn change_entry(index: u64, change_type: ConfChangeType, node_id: u64, url: &'st
     Entry { entry_type: EntryType::EntryConfChange as i32, ..entry(index, change.encode_to_vec().into()) }
 }
 
-fn done(answer: &mut Answer) -> bool {
+fn done(answer: &mut Waiting) -> bool {
     answer.try_recv() == Ok(Ok(()))
 }
 
@@ -143,7 +143,7 @@ fn what_gathers_goes_into_one_batch() {
     let before = bench.driver.raw.storage().last_index().unwrap();
     let mut answers = Vec::new();
     for counter in 0..100 {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = Reply::channel();
         let input = Input::Write { counter, data: request(counter, "k"), reply };
         bench.driver.take(input, Instant::now()).ok().unwrap();
         answers.push(answer);
@@ -270,10 +270,30 @@ fn members_follow_the_log_and_a_removed_node_ends() {
     assert!(bench.append(4, vec![remove], 5).is_ok());
     assert!(bench.driver.end_at.is_some());
     assert!(matches!(waiting.try_recv(), Ok(Err(Refused::Unknown(_)))), "it had been sent to the leader");
-    assert!(bench.driver.removed.read().contains(&1));
+    assert!(bench.driver.removed.read().contains_key(&1));
     drop(bench);
     let bench = open(dir.path(), 3, |_| {});
     assert!(bench.driver.end_at.is_some(), "it ends again");
+}
+
+#[test]
+fn the_second_of_two_additions_of_one_id_has_no_effect_and_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    assert!(bench.append(3, vec![], 3).is_ok());
+    // Forwarded to the leader, which has just appended another one's.
+    let mut waiting = bench.change(Change::Add { id: 4, url: "http://127.0.0.1:8".parse().unwrap() });
+    let own = ConfChange {
+        id: BOOT + 1,
+        change_type: ConfChangeType::ConfChangeAddNode as i32,
+        node_id: 4,
+        context: "http://127.0.0.1:8".into(),
+    };
+    let first = change_entry(4, ConfChangeType::ConfChangeAddNode, 4, "http://127.0.0.1:9");
+    let second = Entry { entry_type: EntryType::EntryConfChange as i32, ..entry(5, own.encode_to_vec().into()) };
+    assert!(bench.append(3, vec![first, second], 5).is_ok());
+    assert_eq!(bench.driver.members.url(4).map(ToString::to_string), Some("http://127.0.0.1:9".into()));
+    assert!(matches!(waiting.try_recv(), Ok(Err(Refused::Change(_)))));
 }
 
 #[test]
@@ -377,13 +397,15 @@ fn a_new_member_waits_to_be_called() {
 }
 
 #[test]
-fn word_of_a_removal_counts_only_without_a_leader() {
+fn word_of_a_removal_counts_only_without_a_leader_and_if_it_is_news() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 3, |_| {});
     assert!(bench.append(3, vec![], 3).is_ok());
-    bench.take(Input::Peer(Event::ToldRemoved { by: 3 }));
+    bench.take(Input::Peer(Event::ToldRemoved { by: 3, at: 9 }));
     assert!(bench.driver.end_at.is_none(), "node 2 leads it");
     bench.tick(3 * ELECTION_TICKS);
-    bench.take(Input::Peer(Event::ToldRemoved { by: 3 }));
+    bench.take(Input::Peer(Event::ToldRemoved { by: 3, at: 3 }));
+    assert!(bench.driver.end_at.is_none(), "it has applied that entry, and is a member nevertheless");
+    bench.take(Input::Peer(Event::ToldRemoved { by: 3, at: 9 }));
     assert!(bench.driver.end_at.is_some());
 }

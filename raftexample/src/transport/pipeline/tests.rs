@@ -165,10 +165,12 @@ fn a_connection_that_the_peer_closed_meanwhile_is_replaced() {
 #[test]
 fn a_peer_that_says_removed_is_passed_on() {
     let (listener, port) = listen();
-    serve_raw(listener, |_| Some("HTTP/1.1 403 Forbidden\r\nContent-Length: 15\r\n\r\nremoved member\n"));
+    serve_raw(listener, |_| {
+        Some("HTTP/1.1 403 Forbidden\r\nX-Raftexample-Removed-At: 7\r\nContent-Length: 15\r\n\r\nremoved member\n")
+    });
     let bench = bench(port);
     bench.peer.queue(message(MessageType::MsgPreVote, 1)).unwrap();
-    assert_eq!(bench.next(), Event::ToldRemoved { by: 2 });
+    assert_eq!(bench.next(), Event::ToldRemoved { by: 2, at: 7 });
 }
 
 #[test]
@@ -195,10 +197,10 @@ fn messages_leave_in_the_form_of_3_4() {
 
 #[test]
 fn only_an_answer_from_before_raft_proves_that_a_message_was_not_taken() {
-    assert!(judge(StatusCode::NO_CONTENT, b"").is_ok());
-    assert!(matches!(judge(StatusCode::PRECONDITION_FAILED, b"x"), Err(Failure::NotTaken(_))));
-    assert!(matches!(judge(StatusCode::SERVICE_UNAVAILABLE, b"x"), Err(Failure::NotTaken(_))));
-    assert!(matches!(judge(StatusCode::INTERNAL_SERVER_ERROR, b"x"), Err(Failure::Unknown(_))));
-    assert!(matches!(judge(StatusCode::OK, b"x"), Err(Failure::Unknown(_))));
-    assert!(matches!(judge(StatusCode::FORBIDDEN, b"removed member"), Err(Failure::Removed)));
+    assert!(judge(StatusCode::NO_CONTENT, None, b"").is_ok());
+    assert!(matches!(judge(StatusCode::PRECONDITION_FAILED, None, b"x"), Err(Failure::NotTaken(_))));
+    assert!(matches!(judge(StatusCode::SERVICE_UNAVAILABLE, None, b"x"), Err(Failure::NotTaken(_))));
+    assert!(matches!(judge(StatusCode::INTERNAL_SERVER_ERROR, None, b"x"), Err(Failure::Unknown(_))));
+    assert!(matches!(judge(StatusCode::OK, None, b"x"), Err(Failure::Unknown(_))));
+    assert!(matches!(judge(StatusCode::FORBIDDEN, Some(7), b"removed member"), Err(Failure::Removed { at: 7 })));
 }

@@ -1,0 +1,230 @@
+//! `raftexample wal dump|verify|repair`: the log for people who have to look at it.
+//!
+//! What is found, and what a repair would do, is worked out in [`wal::tool`]; here it becomes lines, JSON and exit codes:
+//! 0 the log is sound (or was repaired), 1 it cannot be read (no such directory, in use, not a log), 2 it is damaged.
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{json, Value};
+use wal::tool::{plan_repair, verify, walk, Held, Item};
+use wal::WalError;
+
+const DAMAGED: u8 = 2;
+/// A log longer than this gets a progress line when stderr is a terminal.
+const PROGRESS_FROM_BYTES: u64 = 256 << 20;
+
+/// What to do with a log.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+#[command(after_help = "\
+Exit codes: 0 the log is sound (or was repaired), 1 it cannot be read, 2 it is damaged.
+DIR is the folder with the *.wal files, or the node's data folder above it. The node must be stopped.")]
+pub enum WalTask {
+    /// Print every batch and record: offset, kind, index, term, checksum verdict
+    Dump {
+        /// Where the log is
+        dir: PathBuf,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say what a node would find if it opened the log, or the first damage
+    Verify(Dir),
+    /// Show what has to be cut so that a damaged log opens again, and cut it with --yes
+    Repair {
+        /// Where the log is
+        dir: PathBuf,
+        /// Do it; copies of what is cut are kept beside it as *.cut
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// A place.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Dir {
+    /// Where the log is
+    dir: PathBuf,
+}
+
+/// Does it; says what the process should end with.
+pub fn run(task: &WalTask) -> ExitCode {
+    let result = match task {
+        WalTask::Dump { dir, json } => dump(dir, *json),
+        WalTask::Verify(place) => check(&place.dir),
+        WalTask::Repair { dir, yes } => repair(dir, *yes),
+    };
+    match result {
+        Ok(code) => code,
+        // The reader of our output has seen enough.
+        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(Failure::Output(error)) => say(format!("cannot write to standard output: {error}")),
+        Err(Failure::Log(error)) => say(error.to_string()),
+    }
+}
+
+enum Failure {
+    Log(WalError),
+    Output(io::Error),
+}
+
+impl From<WalError> for Failure {
+    fn from(error: WalError) -> Self {
+        Failure::Log(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Output(error)
+    }
+}
+
+fn say(line: String) -> ExitCode {
+    // Nobody is left to tell if this fails.
+    let _ = writeln!(io::stderr(), "raftexample wal: {line}");
+    ExitCode::FAILURE
+}
+
+/// The directory itself, or the one called `wal` in a node's data folder.
+fn open(dir: &std::path::Path) -> Result<Held, WalError> {
+    let inner = dir.join("wal");
+    Held::open(if inner.is_dir() { &inner } else { dir })
+}
+
+fn dump(dir: &std::path::Path, as_json: bool) -> Result<ExitCode, Failure> {
+    let held = open(dir)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let total = held.len_bytes();
+    let progress = total >= PROGRESS_FROM_BYTES && io::stderr().is_terminal();
+    let mut shown = 0;
+    let mut result = Ok(());
+    walk(&held, &mut |item, at| {
+        if result.is_ok() {
+            let line = if as_json { json_of(item).to_string() } else { line_of(item) };
+            result = writeln!(out, "{line}");
+        }
+        let percent = at * 100 / total.max(1);
+        if progress && percent > shown {
+            shown = percent;
+            let filled = "#".repeat(percent as usize / 4);
+            let _ = write!(io::stderr(), "\r[{filled:<25}] {percent:>3} %");
+        }
+    });
+    if progress {
+        let _ = writeln!(io::stderr());
+    }
+    result?;
+    let verdict = verify(&held);
+    let line = match &verdict {
+        Ok(_) => "sound".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    match as_json {
+        true => writeln!(out, "{}", json!({ "what": "verdict", "sound": verdict.is_ok(), "text": line }))?,
+        false => writeln!(out, "verdict: {line}")?,
+    }
+    out.flush()?;
+    Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+}
+
+fn line_of(item: &Item) -> String {
+    match item {
+        Item::Segment { file, header: Some((sequence, first_index)), len_bytes } => {
+            format!("segment {file}: sequence {sequence}, first index {first_index}, {len_bytes} bytes")
+        }
+        Item::Segment { file, header: None, len_bytes } => {
+            format!("segment {file}: header BAD or blank, {len_bytes} bytes")
+        }
+        Item::Batch { offset, records: 0, synced_before, .. } => {
+            format!("  {offset:>10}  mark      durable up to {synced_before}")
+        }
+        Item::Batch { offset, records, synced_before, valid } => {
+            let verdict = if *valid { "ok" } else { "BAD" };
+            format!("  {offset:>10}  batch     {records} records, synced before {synced_before}  {verdict}")
+        }
+        Item::Record { offset, kind, term, index, payload_bytes } => {
+            format!("  {offset:>10}    {:<9} index {index} term {term}, {payload_bytes} bytes  ok", kind.name())
+        }
+        Item::Unreadable { offset, until } => format!("  {offset:>10}  UNREADABLE up to {until}"),
+    }
+}
+
+fn json_of(item: &Item) -> Value {
+    match item {
+        Item::Segment { file, header, len_bytes } => json!({
+            "what": "segment", "file": file, "valid": header.is_some(), "sequence": header.map(|(sequence, _)| sequence),
+            "first_index": header.map(|(_, first_index)| first_index), "len_bytes": len_bytes,
+        }),
+        Item::Batch { offset, records, synced_before, valid } => json!({
+            "what": if *records == 0 { "mark" } else { "batch" }, "offset": offset, "records": records,
+            "synced_before": synced_before, "valid": valid,
+        }),
+        Item::Record { offset, kind, term, index, payload_bytes } => json!({
+            "what": "record", "offset": offset, "kind": kind.name(), "term": term, "index": index,
+            "payload_bytes": payload_bytes, "valid": true,
+        }),
+        Item::Unreadable { offset, until } => json!({ "what": "unreadable", "offset": offset, "until": until }),
+    }
+}
+
+fn check(dir: &std::path::Path) -> Result<ExitCode, Failure> {
+    let held = open(dir)?;
+    let mut out = io::stdout().lock();
+    match verify(&held) {
+        Ok(recovered) => {
+            let state = recovered.hard_state;
+            let entries = recovered.entries(0);
+            writeln!(
+                out,
+                "sound: {} entries from index {}, term {}, vote {}, commit {}, {} snapshots recorded",
+                entries.len(),
+                recovered.first_index,
+                state.term,
+                state.vote,
+                state.commit,
+                recovered.snapshots.len()
+            )?;
+            if let Some(torn) = recovered.torn {
+                writeln!(out, "the end is torn, which opening the log puts right: {torn}")?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            writeln!(out, "damaged: {error}")?;
+            Ok(ExitCode::from(DAMAGED))
+        }
+    }
+}
+
+fn repair(dir: &std::path::Path, yes: bool) -> Result<ExitCode, Failure> {
+    let held = open(dir)?;
+    let mut out = io::stdout().lock();
+    let Some(plan) = plan_repair(&held)? else {
+        writeln!(out, "the log is sound, nothing to repair")?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    for damage in &plan.damage {
+        writeln!(out, "damage: {damage}")?;
+    }
+    for (name, offset) in &plan.cut {
+        writeln!(out, "cut: {name} from offset {offset} on")?;
+    }
+    for name in &plan.set_aside {
+        writeln!(out, "set aside: {name}")?;
+    }
+    writeln!(
+        out,
+        "the log would end at index {}; {} readable entries behind it would be dropped, and what cannot be read",
+        plan.last_index, plan.dropped_entries
+    )?;
+    if !yes {
+        writeln!(out, "nothing was changed; --yes does it and keeps copies as *.cut")?;
+        return Ok(ExitCode::from(DAMAGED));
+    }
+    plan.apply(held)?;
+    writeln!(out, "done; copies of what was cut are beside it as *.cut")?;
+    Ok(ExitCode::SUCCESS)
+}

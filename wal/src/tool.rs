@@ -1,0 +1,339 @@
+//! Looking at a log, and cutting a damaged one, for people who have to.
+//!
+//! [`walk`] reads whatever can be read and goes on behind what cannot. [`verify`] says what opening the log would say.
+//! [`plan_repair`] works out, in memory, what has to go so that the log opens again, and [`Repair::apply`] does it, keeping a
+//! copy of every file that it touches. A repair *drops acknowledged data*: it is for a log whose other copies are lost. A
+//! member of a living cluster is better replaced by a new one.
+//!
+//! All of them take the directory's lock: a log that a node is using cannot be looked at.
+//!
+//! What is left out: snapshot files, and mending: what is unreadable stays unreadable.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use crate::disk::Disk;
+use crate::error::WalError;
+use crate::format::{self, BatchHeader, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::recovery::{self, Image};
+use crate::{recover_images, OsDisk, Recovered};
+
+/// Something that was found, in the order of the files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A segment begins.
+    Segment {
+        /// Its name.
+        file: String,
+        /// Sequence and first index; `None` if the header cannot be read.
+        header: Option<(u64, u64)>,
+        /// Length of the file in bytes.
+        len_bytes: u64,
+    },
+    /// A batch whose header is valid; its records follow.
+    Batch {
+        /// Where (bytes from the start of the file).
+        offset: u64,
+        /// How many records.
+        records: u32,
+        /// What had been durable when it was written.
+        synced_before: u64,
+        /// Whether the body is what was written.
+        valid: bool,
+    },
+    /// A valid record.
+    Record {
+        /// Where (bytes from the start of the file).
+        offset: u64,
+        /// What it holds.
+        kind: RecordKind,
+        /// Its term.
+        term: u64,
+        /// Its index.
+        index: u64,
+        /// Length of what it carries.
+        payload_bytes: u64,
+    },
+    /// Bytes that are no batch, though not all zero.
+    Unreadable {
+        /// Where they begin.
+        offset: u64,
+        /// Where the next readable batch, or the empty rest, begins.
+        until: u64,
+    },
+}
+
+/// The segments of a directory, locked for as long as this lives.
+pub struct Held {
+    images: Vec<Image>,
+    dir: PathBuf,
+    _lock: Box<dyn Send>,
+}
+
+impl Held {
+    /// Locks the directory and reads it.
+    pub fn open(dir: &Path) -> Result<Held, WalError> {
+        if !dir.is_dir() {
+            let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such directory");
+            return Err(WalError::io("read", dir, source));
+        }
+        let lock = OsDisk.lock(dir).map_err(|source| match source.kind() {
+            std::io::ErrorKind::WouldBlock => WalError::InUse { dir: dir.into() },
+            _ => WalError::io("lock", dir, source),
+        })?;
+        let images = crate::log::read_images(&OsDisk, dir)?;
+        if images.is_empty() {
+            let what =
+                "it holds no log segment (they are called *.wal; a node keeps them in the folder wal of its data)";
+            return Err(WalError::Missing { dir: dir.into(), what: what.into() });
+        }
+        Ok(Held { images, dir: dir.into(), _lock: lock })
+    }
+
+    /// All bytes, to show progress against.
+    pub fn len_bytes(&self) -> u64 {
+        self.images.iter().map(|image| image.bytes.len() as u64).sum()
+    }
+}
+
+/// Calls `each` with everything that is found, and with how many bytes have been looked at.
+pub fn walk(held: &Held, each: &mut dyn FnMut(&Item, u64)) {
+    let mut identity = None;
+    let mut before = 0;
+    for image in &held.images {
+        let bytes = &image.bytes;
+        let header = SegmentHeader::decode(bytes).ok().map(|(header, _)| header);
+        identity = identity.or(header.map(|header| header.identity));
+        let item = Item::Segment {
+            file: image.name.clone(),
+            header: header.map(|header| (header.sequence, header.first_index)),
+            len_bytes: bytes.len() as u64,
+        };
+        each(&item, before);
+        let sequence = format::parse_segment_name(&image.name)
+            .map(|(sequence, _)| sequence)
+            .or_else(|| format::parse_prepared_name(&image.name));
+        if let (Some(identity), Some(sequence)) = (identity, sequence) {
+            walk_segment(bytes, Seed::new(identity, sequence), &mut |item, at| each(item, before + at));
+        }
+        before += bytes.len() as u64;
+    }
+}
+
+fn walk_segment(bytes: &[u8], seed: Seed, each: &mut dyn FnMut(&Item, u64)) {
+    let mut offset = SEGMENT_HEADER_BYTES;
+    let mut records = Vec::new();
+    while offset + BATCH_HEADER_BYTES <= bytes.len() {
+        let Some(header) = BatchHeader::decode(bytes, offset, seed) else {
+            let rest = bytes.get(offset..).unwrap_or_default();
+            if format::is_zero(rest) {
+                return;
+            }
+            let next = (offset + format::ALIGNMENT_BYTES..bytes.len())
+                .step_by(format::ALIGNMENT_BYTES)
+                .find(|at| BatchHeader::decode(bytes, *at, seed).is_some());
+            let until = next.unwrap_or(bytes.len());
+            each(&Item::Unreadable { offset: offset as u64, until: until as u64 }, until as u64);
+            offset = until;
+            continue;
+        };
+        let valid = matches!(format::read_records(bytes, &header, seed, &mut records), Ok(true));
+        let batch = Item::Batch {
+            offset: offset as u64,
+            records: header.record_count,
+            synced_before: header.synced_before,
+            valid,
+        };
+        each(&batch, offset as u64);
+        for record in &records {
+            let item = Item::Record {
+                offset: record.offset as u64,
+                kind: record.kind,
+                term: record.term,
+                index: record.index,
+                payload_bytes: record.payload.len() as u64,
+            };
+            each(&item, record.offset as u64);
+        }
+        // A header says how long its batch is, and its checksum held.
+        offset = header.end(bytes.len()).unwrap_or(offset + BATCH_HEADER_BYTES);
+    }
+}
+
+/// What opening the log would find, or say.
+pub fn verify(held: &Held) -> Result<Recovered, WalError> {
+    recover_images(&held.dir, &held.images)
+}
+
+/// What would have to go.
+#[derive(Clone, Debug)]
+pub struct Repair {
+    /// What is wrong, in the order in which it was found.
+    pub damage: Vec<String>,
+    /// Files that would be shortened: the name, and where their contents would end.
+    pub cut: Vec<(String, u64)>,
+    /// Files that would be set aside whole.
+    pub set_aside: Vec<String>,
+    /// The last index, and how many valid entries behind it would be dropped.
+    pub last_index: u64,
+    /// See `last_index`.
+    pub dropped_entries: u64,
+    images: Vec<Image>,
+}
+
+/// Works out what a repair would do; `None`: the log opens as it is.
+pub fn plan_repair(held: &Held) -> Result<Option<Repair>, WalError> {
+    let mut plan = Repair {
+        damage: Vec::new(),
+        cut: Vec::new(),
+        set_aside: Vec::new(),
+        last_index: 0,
+        dropped_entries: 0,
+        images: held.images.clone(),
+    };
+    loop {
+        let error = match recovery::recover(&held.dir, &plan.images) {
+            Ok(outcome) if plan.damage.is_empty() => {
+                drop(outcome);
+                return Ok(None);
+            }
+            Ok(outcome) if outcome.live.is_some() => {
+                plan.last_index = outcome.replay.state.last_index();
+                plan.dropped_entries = entries_behind(held, plan.last_index);
+                return Ok(Some(plan));
+            }
+            Ok(_) => return Err(WalError::Missing { dir: held.dir.clone(), what: "no segment can be kept".into() }),
+            Err(error) => error,
+        };
+        plan.damage.push(error.to_string());
+        if !plan.cut_at(&error) {
+            return Err(error);
+        }
+    }
+}
+
+/// How many different entries beyond an index can still be read.
+fn entries_behind(held: &Held, last_index: u64) -> u64 {
+    let mut found = std::collections::BTreeSet::new();
+    walk(held, &mut |item, _| {
+        if let Item::Record { kind: RecordKind::Entry, index, .. } = item {
+            if *index > last_index {
+                found.insert(*index);
+            }
+        }
+    });
+    found.len() as u64
+}
+
+impl Repair {
+    /// Takes out what the error names. `false`: nothing can be done about it.
+    fn cut_at(&mut self, error: &WalError) -> bool {
+        let WalError::Damaged { file, offset, .. } = error else {
+            // A segment is missing behind the last one, or before a prepared one: the seal or the file has to go.
+            return self.drop_last();
+        };
+        let Some(position) = file
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| self.images.iter().position(|image| image.name == name))
+        else {
+            return false;
+        };
+        let keep = usize::try_from(*offset).unwrap_or(0);
+        let whole = keep <= SEGMENT_HEADER_BYTES;
+        for later in self.images.drain(position + usize::from(!whole)..).rev() {
+            self.cut.retain(|(name, _)| *name != later.name);
+            self.set_aside.push(later.name);
+        }
+        if whole {
+            return !self.images.is_empty();
+        }
+        let Some(image) = self.images.get_mut(position) else { return false };
+        let mut bytes = image.bytes.to_vec();
+        bytes[keep..].fill(0);
+        // It claims more than is left now.
+        bytes[format::WATERMARK_AT..format::WATERMARK_AT + BATCH_HEADER_BYTES].fill(0);
+        if bytes[..] == image.bytes[..] {
+            return false;
+        }
+        image.bytes = Bytes::from(bytes);
+        self.cut.retain(|(name, _)| *name != image.name);
+        self.cut.push((image.name.clone(), *offset));
+        true
+    }
+
+    fn drop_last(&mut self) -> bool {
+        let prepared = self.images.iter().position(|image| image.name.ends_with(".next"));
+        if let Some(position) = prepared {
+            self.set_aside.push(self.images.remove(position).name);
+            return true;
+        }
+        // The mark that says a segment follows.
+        let Some(image) = self.images.last_mut() else { return false };
+        let Some(seed) =
+            SegmentHeader::decode(&image.bytes).ok().map(|(header, _)| Seed::new(header.identity, header.sequence))
+        else {
+            return false;
+        };
+        let mut end = SEGMENT_HEADER_BYTES;
+        while let Some(header) = BatchHeader::decode(&image.bytes, end, seed).filter(|header| !header.is_mark()) {
+            match header.end(image.bytes.len()) {
+                Some(next) => end = next,
+                None => return false,
+            }
+        }
+        let mut bytes = image.bytes.to_vec();
+        bytes[end..].fill(0);
+        if bytes[..] == image.bytes[..] {
+            return false;
+        }
+        image.bytes = Bytes::from(bytes);
+        self.cut.push((image.name.clone(), end as u64));
+        true
+    }
+
+    /// Carries it out. What is set aside, and a copy of what is cut, keep their names with `.cut` behind. Newest first: a
+    /// repair that is interrupted leaves a log that is damaged in the same place.
+    pub fn apply(&self, held: Held) -> Result<(), WalError> {
+        let Held { images: originals, dir, _lock } = held;
+        let disk = OsDisk;
+        let sync_dir = || disk.sync_dir(&dir).map_err(|source| WalError::io("sync", &dir, source));
+        let mut set_aside = self.set_aside.clone();
+        set_aside.sort();
+        for name in set_aside.iter().rev() {
+            let path = dir.join(name);
+            disk.rename(&path, &free_name(&dir, name)).map_err(|source| WalError::io("set aside", &path, source))?;
+            sync_dir()?;
+        }
+        for (name, _) in &self.cut {
+            let original = originals.iter().find(|image| image.name == *name);
+            let image = self.images.iter().find(|image| image.name == *name);
+            let (Some(original), Some(image)) = (original, image) else { continue };
+            write_file(&disk, &free_name(&dir, name), &original.bytes)?;
+            let temporary = dir.join(format!("{name}.tmp"));
+            write_file(&disk, &temporary, &image.bytes)?;
+            let path = dir.join(name);
+            disk.rename(&temporary, &path).map_err(|source| WalError::io("replace", &path, source))?;
+            sync_dir()?;
+        }
+        Ok(())
+    }
+}
+
+/// `name.cut`, or `name.cut.2` and so on: a copy never replaces an earlier one.
+fn free_name(dir: &Path, name: &str) -> PathBuf {
+    let first = dir.join(format!("{name}.cut"));
+    let more = (2..u32::MAX).map(|number| dir.join(format!("{name}.cut.{number}")));
+    std::iter::once(first.clone()).chain(more).find(|path| !path.exists()).unwrap_or(first)
+}
+
+fn write_file(disk: &OsDisk, path: &Path, bytes: &[u8]) -> Result<(), WalError> {
+    let write = || -> std::io::Result<()> {
+        let mut sink = disk.create_stream(path)?;
+        sink.write_all(bytes)?;
+        sink.sync()
+    };
+    write().map_err(|source| WalError::io("write", path, source))
+}

@@ -1,0 +1,106 @@
+//! Looking at logs and cutting damaged ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use raft_core::pb::{Entry, HardState};
+use wal::format::RecordKind;
+use wal::tool::{plan_repair, verify, walk, Held, Item};
+use wal::{Options, Wal, WalError};
+
+fn small() -> Options {
+    Options { segment_bytes: 8192 }
+}
+
+/// Twelve entries in several segments.
+fn build(dir: &Path) -> Vec<PathBuf> {
+    let (mut log, _) = Wal::open(dir, small(), b"tool").unwrap();
+    for index in 1..=12 {
+        let state = HardState { term: 1, vote: 1, commit: index - 1 };
+        log.save(Some(&state), &[Entry { term: 1, index, ..Entry::normal(vec![7; 1500]) }]).unwrap();
+    }
+    drop(log);
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
+    files.sort();
+    assert!(files.len() >= 3);
+    files
+}
+
+fn entries(held: &Held) -> (Vec<u64>, usize) {
+    let (mut found, mut unreadable) = (Vec::new(), 0);
+    walk(held, &mut |item, _| match item {
+        Item::Record { kind: RecordKind::Entry, index, .. } => found.push(*index),
+        Item::Unreadable { .. } | Item::Batch { valid: false, .. } => unreadable += 1,
+        _ => {}
+    });
+    (found, unreadable)
+}
+
+fn damage(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 0xff;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_sound_log_is_listed_whole_and_needs_no_repair() {
+    let dir = tempfile::tempdir().unwrap();
+    build(dir.path());
+    let held = Held::open(dir.path()).unwrap();
+    assert_eq!(entries(&held), ((1..=12).collect(), 0));
+    assert_eq!(verify(&held).unwrap().entries(0).len(), 12);
+    assert!(plan_repair(&held).unwrap().is_none());
+    assert!(matches!(Wal::open(dir.path(), small(), b"tool"), Err(WalError::InUse { .. })));
+}
+
+#[test]
+fn a_damaged_log_is_listed_beyond_the_damage_and_cut_only_when_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    // In the body of the second entry of the second segment.
+    damage(&files[1], 1024 + 2500);
+    let before = fs::read(&files[1]).unwrap();
+    let held = Held::open(dir.path()).unwrap();
+    let (found, unreadable) = entries(&held);
+    assert!(found.len() == 11 && unreadable == 1, "{found:?}");
+    assert!(matches!(verify(&held), Err(WalError::Damaged { .. })));
+    let plan = plan_repair(&held).unwrap().unwrap();
+    assert!(fs::read(&files[1]).unwrap() == before, "a plan changes nothing");
+    assert_eq!(plan.cut.len(), 1);
+    assert_eq!(plan.set_aside.len(), files.len() - 2 + usize::from(has_next(dir.path())));
+    assert_eq!(plan.last_index + plan.dropped_entries + 1, 12, "all but the damaged one can be counted");
+    let last = plan.last_index;
+    plan.apply(held).unwrap();
+    let copy = PathBuf::from(format!("{}.cut", files[1].display()));
+    assert!(fs::read(copy).unwrap() == before, "what is cut is kept");
+    let (mut log, recovered) = Wal::open(dir.path(), small(), b"tool").unwrap();
+    assert_eq!(recovered.entries(0).len() as u64, last);
+    log.save(None, &[Entry { term: 2, index: last + 1, ..Entry::normal("on") }]).unwrap();
+}
+
+fn has_next(dir: &Path) -> bool {
+    fs::read_dir(dir).unwrap().any(|file| file.unwrap().path().extension().is_some_and(|extension| extension == "next"))
+}
+
+#[test]
+fn a_log_whose_last_segment_is_gone_can_go_on_from_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    fs::remove_file(files.last().unwrap()).unwrap();
+    let held = Held::open(dir.path()).unwrap();
+    assert!(matches!(verify(&held), Err(WalError::Missing { .. })));
+    let plan = plan_repair(&held).unwrap().unwrap();
+    plan.apply(held).unwrap();
+    assert!(!Wal::open(dir.path(), small(), b"tool").unwrap().1.entries(0).is_empty());
+}
+
+#[test]
+fn nothing_can_be_kept_of_a_log_without_its_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    damage(&files[0], 20);
+    let held = Held::open(dir.path()).unwrap();
+    assert!(plan_repair(&held).is_err());
+    assert!(Held::open(&dir.path().join("nowhere")).is_err());
+}
