@@ -8,10 +8,16 @@
 //! started by the demo stops when its stdin ends. So Ctrl-C, SIGTERM, a crash and `kill -9` of the demo all have the same
 //! effect: the kernel closes the pipes. A node that would not go is killed, by its process id.
 //!
+//! **No data is mixed or pulled away.** A temporary folder is a new one for each demo, under a name that nobody can
+//! know before. It is removed at the end, except when a node that was started by hand is still using its part.
+//!
 //! What is left out: starting nodes again. Doing that by hand is the point.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +27,8 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{signal, SignalKind};
 use tokio::sync::mpsc;
+use wal::disk::Disk;
+use wal::OsDisk;
 
 use crate::cli::{DemoOptions, DEMO_PORT_STEP};
 use crate::http::request::STATUS_PATH;
@@ -113,26 +121,69 @@ struct Folder {
 
 impl Folder {
     fn new(wanted: Option<&Path>) -> Result<Folder, String> {
-        let folder = match wanted {
-            Some(path) => Folder { path: path.to_path_buf(), temporary: false },
-            None => {
-                let name = format!("raftexample-demo-{}", std::process::id());
-                Folder { path: std::env::temp_dir().join(name), temporary: true }
+        let failed = |path: &Path, error: std::io::Error| format!("cannot create {}: {error}", path.display());
+        match wanted {
+            Some(path) => {
+                // The commands that the demo prints must work in any folder.
+                let path = std::path::absolute(path).map_err(|error| failed(path, error))?;
+                std::fs::create_dir_all(&path).map_err(|error| failed(&path, error))?;
+                Ok(Folder { path, temporary: false })
             }
-        };
-        std::fs::create_dir_all(&folder.path)
-            .map_err(|error| format!("cannot create {}: {error}", folder.path.display()))?;
-        Ok(folder)
+            None => {
+                let temporary = std::env::temp_dir();
+                let temporary = std::path::absolute(&temporary).map_err(|error| failed(&temporary, error))?;
+                // The standard library seeds each `RandomState` from the system's randomness.
+                let suffix = RandomState::new().build_hasher().finish();
+                let path = temporary.join(format!("raftexample-demo-{suffix:016x}"));
+                // It must not exist: whatever is there belongs to somebody else.
+                std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(|error| failed(&path, error))?;
+                Ok(Folder { path, temporary: true })
+            }
+        }
+    }
+
+    /// Removes everything, unless a node is using a part of it: then that node's folder is returned.
+    fn remove(&self) -> std::io::Result<Option<PathBuf>> {
+        // Held until all is gone, so that no node can start on what is being removed.
+        let mut locks = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let node = entry?.path();
+            let log = node.join("wal");
+            if !log.is_dir() {
+                continue;
+            }
+            match OsDisk.lock(&log) {
+                Ok(lock) => locks.push(lock),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Some(node)),
+                Err(error) => return Err(error),
+            }
+        }
+        std::fs::remove_dir_all(&self.path)?;
+        Ok(None)
     }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if self.temporary {
-            if let Err(error) = std::fs::remove_dir_all(&self.path) {
-                crate::complain(&format!("cannot remove {}: {error}", self.path.display()));
-            }
+        if !self.temporary {
+            return;
         }
+        let path = self.path.display();
+        match self.remove() {
+            Ok(None) => {}
+            Ok(Some(node)) => crate::complain(&format!("{path} is kept: a node is using {}", node.display())),
+            Err(error) => crate::complain(&format!("cannot remove {path}: {error}")),
+        }
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:,=+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_string()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 
@@ -170,7 +221,8 @@ impl Node {
             "--data-dir".to_string(),
             data_dir.display().to_string(),
         ];
-        let command = format!("{} {}", program.display(), arguments.join(" "));
+        let words = std::iter::once(program.display().to_string()).chain(arguments.iter().cloned());
+        let command = words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
         let mut child = Command::new(program)
             .args(&arguments)
             .arg("--stop-with-stdin")
@@ -334,10 +386,38 @@ mod tests {
         let wanted = outer.path().join("a").join("b");
         drop(Folder::new(Some(&wanted)).unwrap());
         assert!(wanted.is_dir());
-        let folder = Folder::new(None).unwrap();
-        let path = folder.path.clone();
-        assert!(path.is_dir());
-        drop(folder);
-        assert!(!path.exists());
+        let (one, other) = (Folder::new(None).unwrap(), Folder::new(None).unwrap());
+        assert_ne!(one.path, other.path);
+        for folder in [one, other] {
+            let path = folder.path.clone();
+            std::fs::create_dir_all(path.join("node1").join("wal")).unwrap();
+            drop(folder);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn a_temporary_folder_stays_while_a_node_uses_a_part_of_it() {
+        let outer = tempfile::tempdir().unwrap();
+        let folder = Folder { path: outer.path().join("demo"), temporary: true };
+        for node in ["node1", "node2"] {
+            std::fs::create_dir_all(folder.path.join(node).join("wal")).unwrap();
+        }
+        let lock = OsDisk.lock(&folder.path.join("node2").join("wal")).unwrap();
+        assert_eq!(folder.remove().unwrap(), Some(folder.path.join("node2")));
+        assert!(folder.path.join("node1").is_dir() && folder.path.join("node2").is_dir());
+        drop(lock);
+        assert_eq!(folder.remove().unwrap(), None);
+        assert!(!folder.path.exists());
+        std::fs::create_dir(&folder.path).unwrap();
+    }
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted("/tmp/raftexample-demo-1/node1"), "/tmp/raftexample-demo-1/node1");
+        assert_eq!(quoted("http://127.0.0.1:1,http://127.0.0.1:2"), "http://127.0.0.1:1,http://127.0.0.1:2");
+        assert_eq!(quoted("/my data/$x"), "'/my data/$x'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
     }
 }

@@ -42,17 +42,16 @@ fn children_of(parent: u32) -> Vec<u32> {
 }
 
 impl Demo {
-    /// Starts it in `folder`, with its temporary files below `folder/tmp` if there is such a folder.
+    /// Starts it in `folder`, with its temporary files in `folder/tmp`.
     ///
     /// As a shell does, it gives it a process group of its own; and it waits until the demo says what to try.
     fn start(folder: &Path, arguments: &[&str]) -> Demo {
         let base_port = free_base_port(&PORT_OFFSETS);
+        let temporary = folder.join("tmp");
+        std::fs::create_dir_all(&temporary).expect("a folder can be made");
         let mut command = Command::new(raftexample());
         command.args(["demo", "--base-port", &base_port.to_string()]).args(arguments);
-        command.current_dir(folder).env_remove("RUST_LOG").process_group(0);
-        if folder.join("tmp").is_dir() {
-            command.env("TMPDIR", folder.join("tmp"));
-        }
+        command.current_dir(folder).env_remove("RUST_LOG").env("TMPDIR", temporary).process_group(0);
         let process = Process::start_command("the demo", command);
         let mut demo = Demo { process, base_port, nodes: Vec::new(), election: Duration::ZERO };
         demo.nodes = eventually("three nodes run", PATIENCE, || {
@@ -108,19 +107,18 @@ fn scratch() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary folder")
 }
 
+/// What a user may expect on a machine that has nothing else to do.
+const ELECTION: Duration = Duration::from_secs(3);
+/// On top of it, for once: the first votes may be split, which costs another election timeout (two seconds at most), and
+/// a machine that builds or tests something else meanwhile delays every step.
+const ELECTION_ALLOWANCE: Duration = Duration::from_secs(3);
+
 #[test]
-fn three_nodes_have_a_leader_within_three_seconds_of_the_last_start() {
+fn three_nodes_have_a_leader_within_seconds_of_the_last_start() {
     let _alone = one_at_a_time();
     let folder = scratch();
-    // The machine may be busy with something else once, but not each time.
-    let mut elections = Vec::new();
-    for _ in 0..3 {
-        elections.push(Demo::start(folder.path(), &[]).election);
-        if elections.last() < Some(&Duration::from_secs(3)) {
-            return;
-        }
-    }
-    panic!("no leader within three seconds: {elections:?}");
+    let election = Demo::start(folder.path(), &[]).election;
+    assert!(election < ELECTION + ELECTION_ALLOWANCE, "no leader within {ELECTION:?} and the allowance: {election:?}");
 }
 
 #[test]
@@ -160,7 +158,6 @@ fn ctrl_c_leaves_no_process_and_no_temporary_data_behind() {
     let _alone = one_at_a_time();
     let folder = scratch();
     let temporary = folder.path().join("tmp");
-    std::fs::create_dir(&temporary).expect("a folder can be made");
     let demo = Demo::start(folder.path(), &[]);
     let files_in = |folder: &Path| std::fs::read_dir(folder).expect("a folder").count();
     assert_ne!(files_in(&temporary), 0, "its data is somewhere else");
@@ -205,7 +202,7 @@ fn kill_9_of_the_demo_ends_its_nodes_too() {
 #[test]
 fn the_demo_goes_on_when_a_node_is_killed_and_says_so() {
     let _alone = one_at_a_time();
-    let folder = scratch();
+    let folder = tempfile::Builder::new().prefix("it's a $folder ").tempdir().expect("a temporary folder");
     let demo = Demo::start(folder.path(), &[]);
     demo.http(1).must_put("/kept", "x");
     let victim = demo.nodes[1];
@@ -221,10 +218,26 @@ fn the_demo_goes_on_when_a_node_is_killed_and_says_so() {
     let command = demo.process.wait_for_line("how to start it again", PATIENCE, |line| {
         line.contains("--id 2 ") && !line.starts_with("node ") && line.contains("--data-dir")
     });
-    let mut shell = Command::new("bash");
-    shell.args(["-c", &format!("exec {}", command.trim())]).current_dir(folder.path());
-    let _again = Process::start_command("node 2", shell);
+    let shell = || {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &format!("exec {}", command.trim())]).current_dir("/");
+        shell
+    };
+    let again = Process::start_command("node 2", shell());
     eventually("node 2 is back", PATIENCE, || demo.http(2).try_get("/after").ok().filter(|answer| answer.body == b"x"));
+
+    // It is not the demo's: it goes on when the demo ends, and so does its data.
+    demo.process.signal(Signal::INT);
+    demo.process.wait_for_exit(PATIENCE);
+    let told = demo.process.wait_for_line("that the data is kept", PATIENCE, |line| line.contains("is kept"));
+    assert!(told.starts_with("raftexample: ") && told.contains("/node2"), "{told}");
+    assert_eq!(demo.http(2).must_get("/after?read=local"), b"x");
+    again.kill();
+    let again = Process::start_command("node 2", shell());
+    eventually("node 2 has its data", PATIENCE, || {
+        assert!(again.is_running(), "{:#?}", again.stderr());
+        demo.http(2).try_get("/after?read=local").ok().filter(|answer| answer.body == b"x")
+    });
 }
 
 #[test]
@@ -234,8 +247,10 @@ fn a_taken_port_is_named_and_nothing_is_started() {
     for offset in PORT_OFFSETS {
         let base_port = free_base_port(&PORT_OFFSETS);
         let _taken = TcpListener::bind(("0.0.0.0", base_port + offset)).expect("the port was free");
-        let arguments = ["demo", "--base-port", &base_port.to_string()];
-        let process = Process::start("the demo", raftexample(), &arguments, folder.path());
+        let mut command = Command::new(raftexample());
+        command.args(["demo", "--base-port", &base_port.to_string()]).env_remove("RUST_LOG");
+        command.current_dir(folder.path()).env("TMPDIR", folder.path());
+        let process = Process::start_command("the demo", command);
         let status = process.wait_for_exit(PATIENCE);
         let stderr = process.stderr();
         assert!(!status.success(), "{status}");

@@ -108,7 +108,8 @@ impl Tour {
     fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c"]).arg(format!("{}\n{script}", self.prelude));
-        command.current_dir(&self.folder).env_remove("RUST_LOG");
+        // What the tour makes, temporary folders too, goes away with the folder.
+        command.current_dir(&self.folder).env_remove("RUST_LOG").env("TMPDIR", &self.folder);
         command
     }
 
