@@ -4,8 +4,14 @@
 //! as the local end of an outgoing connection for instance. So the port is bound, connected to and closed from
 //! the listening side first: that leaves it in TIME_WAIT, in which the system gives it to nobody who does not name it,
 //! while a server that names it (with `SO_REUSEADDR`, as every Rust listener does) gets it at once.
+//!
+//! The demo needs ports at fixed distances, which the system cannot be asked for. They are taken from below the range
+//! that the system hands out itself, so that no outgoing connection can come in between.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
 
 /// A TCP port on 127.0.0.1 that nobody uses and that the system will not give to anybody else for a minute.
 pub fn free_port() -> u16 {
@@ -24,23 +30,31 @@ fn linger(listener: &TcpListener, port: u16) {
     drop(client);
 }
 
-/// A base port for the demo, such that all of `offsets` above it are free too.
+/// The lowest port that needs no privilege.
+const LOWEST_PORT: u16 = 1024;
+
+/// A base port for the demo, such that all of `offsets` above it are free too, and none of them is a port that the
+/// system gives to outgoing connections. (Where its range begins so low that there is no room below, the ports lie
+/// anywhere, and lingering has to do.)
 ///
 /// # Panics
 /// When a hundred attempts find no such port.
 pub fn free_base_port(offsets: &[u16]) -> u16 {
     let highest = offsets.iter().copied().max().unwrap_or(0);
+    let bases = bases_below(lowest_port_of_the_system().unwrap_or(u16::MAX), highest)
+        .or_else(|| bases_below(u16::MAX, highest))
+        .expect("the offsets are small enough for ports");
     for _ in 0..100 {
-        let Some(base) = low_port(u16::MAX - highest) else { continue };
-        let listeners: Vec<Option<(u16, TcpListener)>> = offsets
+        let random = RandomState::new().build_hasher().finish();
+        let base = bases.start + (random % bases.len() as u64) as u16;
+        // On all addresses: a node may serve on all of them.
+        let listeners: Option<Vec<(u16, TcpListener)>> = offsets
             .iter()
-            .map(|offset| {
-                let port = base + offset;
-                TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok().map(|listener| (port, listener))
-            })
+            .map(|offset| base + offset)
+            .map(|port| Some((port, TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).ok()?)))
             .collect();
-        if listeners.iter().all(Option::is_some) {
-            for (port, listener) in listeners.iter().flatten() {
+        if let Some(listeners) = listeners {
+            for (port, listener) in &listeners {
                 linger(listener, *port);
             }
             return base;
@@ -49,11 +63,16 @@ pub fn free_base_port(offsets: &[u16]) -> u16 {
     panic!("found no base port with all of {offsets:?} above it free");
 }
 
-/// A port from the system, moved below `limit` and out of the range that it hands out itself.
-fn low_port(limit: u16) -> Option<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).ok()?;
-    let port = listener.local_addr().ok()?.port();
-    Some(10_000 + port % limit.checked_sub(10_000)?)
+/// The base ports for which base + `highest` stays below `limit`, if there are any.
+fn bases_below(limit: u16, highest: u16) -> Option<Range<u16>> {
+    let bases = LOWEST_PORT..limit.checked_sub(highest)?;
+    (!bases.is_empty()).then_some(bases)
+}
+
+/// Where the range begins from which the system takes ports for outgoing connections and for those who ask for port 0.
+fn lowest_port_of_the_system() -> Option<u16> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    range.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -76,6 +95,20 @@ mod tests {
         let base = free_base_port(&offsets);
         for offset in offsets {
             TcpListener::bind((Ipv4Addr::LOCALHOST, base + offset)).expect("a free port is free");
+        }
+    }
+
+    #[test]
+    fn base_ports_leave_room_for_the_highest_and_stay_below_the_limit() {
+        assert_eq!(bases_below(32_768, 30_001), Some(1024..2767));
+        assert_eq!(bases_below(32_768, 31_743), Some(1024..1025));
+        assert_eq!(bases_below(32_768, 31_744), None);
+        assert_eq!(bases_below(1024, 30_001), None);
+        // Wherever there is room, every port of a group lies below the system's range.
+        if let Some(lowest) = lowest_port_of_the_system().filter(|lowest| bases_below(*lowest, 20_001).is_some()) {
+            for _ in 0..20 {
+                assert!(free_base_port(&[0, 20_001]) + 20_001 < lowest);
+            }
         }
     }
 }
