@@ -14,7 +14,7 @@ use MessageType::*;
 type Node = RawNode<MemoryStorage>;
 
 fn config(id: u64) -> Config {
-    Config { check_quorum: false, pre_vote: false, ..Config::new(id) }
+    Config { check_quorum: false, pre_vote: false, max_inflight_bytes: 0, ..Config::new(id) }
 }
 
 fn peers(count: u64) -> Vec<Peer> {
