@@ -116,6 +116,43 @@ fn a_leader_that_is_cut_off_acknowledges_nothing_that_the_next_leader_does_not_k
     }
 }
 
+/// What stands in the leader's own log may still be committed by those who come later: "nothing was done" would be a lie.
+#[test]
+fn a_write_that_the_leader_took_and_could_not_commit_is_answered_504() {
+    let cluster = Cluster::start(3);
+    for attempt in 0..5 {
+        let leader = cluster.wait_for_leader();
+        let followers = cluster.followers_of(leader);
+        for &follower in &followers {
+            cluster.node(follower).pause();
+        }
+        // It notices only after an election timeout that nobody answers. Until then it takes writes.
+        let value = format!("a value that is written in attempt {attempt}.");
+        let answer = refused(&cluster.http(leader), "PUT", "/open", value.as_bytes());
+        let taken = cluster.node(leader).files_with_extension("wal").iter().any(|(path, _)| {
+            let log = std::fs::read(path).expect("a log file can be read");
+            log.windows(value.len()).any(|window| window == value.as_bytes())
+        });
+        if taken {
+            assert_eq!(answer.status, 504, "{}", answer.text());
+        } else {
+            assert_eq!(answer.status, 503, "{}", answer.text());
+        }
+        for &follower in &followers {
+            cluster.node(follower).resume();
+        }
+        cluster.wait_for_leader();
+        if taken {
+            // Nobody knows which, but all nodes say the same.
+            let found: Vec<_> = (1..=3).map(|id| cluster.http(id).get("/open")).map(|a| (a.status, a.body)).collect();
+            assert!(found.windows(2).all(|pair| pair[0] == pair[1]), "{found:?}");
+            return;
+        }
+        // This machine was so busy that the leader had stepped down before the write came.
+    }
+    panic!("no leader took a write after its followers were paused");
+}
+
 /// Two of five may be gone and nothing is refused.
 #[test]
 fn five_nodes_go_on_without_two_of_them() {
