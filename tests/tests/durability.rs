@@ -1,10 +1,11 @@
 //! An acknowledged write is never lost: not with the leader, not with `kill -9` of everybody, not in the middle of it.
 #![forbid(unsafe_code)]
 
+use std::process::Command;
 use std::time::Duration;
 
 use tests::cluster::load::{Outcomes, Writers};
-use tests::cluster::{eventually, Cluster, Signal, PATIENCE};
+use tests::cluster::{eventually, raftexample, Cluster, Process, Signal, PATIENCE, VALUE_MAX_BYTES};
 
 #[test]
 fn acknowledged_writes_survive_the_loss_of_the_leader_again_and_again() {
@@ -154,4 +155,40 @@ fn a_leader_that_is_paused_is_replaced_and_comes_back_as_a_follower() {
     eventually("the old leader follows", PATIENCE, || {
         cluster.node(old_leader).status().filter(|status| status.role == "follower")
     });
+}
+
+/// Whatever the disk refuses ends the node: it must not go on with a log that it cannot write.
+#[test]
+fn a_log_that_cannot_be_written_ends_the_node_with_one_clear_line() {
+    let cluster = Cluster::prepare(1, &["--wal-segment-mib", "1"]);
+    let node = cluster.node(1);
+    // No file may grow beyond 1 MiB, which is one segment; with the signal ignored the system call fails instead.
+    let mut limited = Command::new("bash");
+    limited.args(["-c", r#"trap '' XFSZ; ulimit -f 1024; exec "$0" "$@""#]).arg(raftexample()).args(node.arguments());
+    limited.current_dir(cluster.folder()).env_remove("RUST_LOG");
+    let process = Process::start_command("the node with a limit", limited);
+    eventually("it takes a write", PATIENCE, || {
+        assert!(process.is_running(), "{:#?}", process.stderr());
+        cluster.http(1).try_request("PUT", "/small", b"x").ok().filter(|answer| answer.status == 204)
+    });
+    // The largest value and its frame need a longer segment.
+    let answer = cluster.http(1).try_request("PUT", "/large", &vec![b'x'; VALUE_MAX_BYTES]);
+    assert!(!answer.as_ref().is_ok_and(|answer| answer.status < 500), "{answer:?}");
+    let status = process.wait_for_exit(PATIENCE);
+    let stderr = process.stderr();
+    assert_eq!(status.code(), Some(1), "{stderr:#?}");
+    let told: Vec<&String> = stderr.iter().filter(|line| line.starts_with("raftexample: ")).collect();
+    assert_eq!(told.len(), 1, "{stderr:#?}");
+    assert_eq!(stderr.last(), Some(told[0]), "nothing comes after it");
+    assert!(
+        told[0].contains("/node1/wal/") && told[0].contains("too large"),
+        "it names the file and the reason: {told:?}"
+    );
+    assert!(!stderr.iter().any(|line| line.contains("panicked")), "{stderr:#?}");
+
+    // Without the limit it goes on from what it had acknowledged.
+    node.start_and_wait();
+    cluster.wait_for_leader();
+    assert_eq!(cluster.http(1).must_get("/small"), b"x");
+    cluster.http(1).must_put("/large", vec![b'x'; VALUE_MAX_BYTES]);
 }
