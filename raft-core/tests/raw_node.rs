@@ -302,7 +302,7 @@ fn the_application_gets_its_reads_and_status() {
         (status.progress.len(), status.progress[&1].match_index, status.config.to_string()),
         (1, 2, "voters=(1)".into())
     );
-    raw.step(message(MsgHeartbeat, 1, 9)).unwrap();
+    raw.step(message(MsgHeartbeat, 2, 9)).unwrap();
     assert!(raw.status().progress.is_empty(), "only a leader knows");
 }
 
@@ -601,34 +601,33 @@ fn asynchronous_pages_wait_for_the_application() {
     assert_eq!(applied, (1..=6).collect::<Vec<_>>());
 }
 
-/// The report of work that was handed out in a term gone by says nothing about what stands there now.
+/// The report of work that was handed out in a term gone by says nothing about what stands there now, not even about the
+/// very same entry: it may have been replaced and put back, and storage has yet to do both.
 #[test]
-fn a_report_of_an_older_term_does_not_make_new_entries_durable() {
+fn a_report_of_an_older_term_does_not_make_an_entry_durable() {
     let mut storage = MemoryStorage::new();
     storage.set_conf_state(members(&[1, 2, 3]));
     let mut raw = RawNode::restart(Config { async_storage_writes: true, ..config(1) }, storage).unwrap();
-    let append =
-        |term: u64| Message { entries: vec![Entry { term, index: 1, ..Entry::default() }], ..message(MsgApp, 2, term) };
-    let mut reports = Vec::new();
-    for term in [1, 2] {
-        raw.step(append(term)).unwrap();
+    let mut work = Vec::new();
+    // Leaders of terms 1 and 2 write entry 1; the leader of term 3 has the first one's.
+    for (term, entry_term) in [(1, 1), (2, 2), (3, 1)] {
+        let entries = vec![Entry { term: entry_term, index: 1, ..Entry::default() }];
+        raw.step(Message { entries, commit: u64::from(term == 3), ..message(MsgApp, 2, term) }).unwrap();
         let mut ready = raw.ready().unwrap();
-        reports.push(storage_work(&mut ready, MsgStorageAppend).unwrap());
+        assert!(ready.committed_entries().is_empty(), "not on this disk");
+        work.push(storage_work(&mut ready, MsgStorageAppend).unwrap());
     }
-    let report =
-        |work: &Message| work.responses.iter().find(|m| m.kind() == Some(MsgStorageAppendResp)).unwrap().clone();
-    // Late, and first in line: it is not believed; the second one is.
-    raw.storage_mut().append(&reports[0].entries).unwrap();
-    raw.step(report(&reports[0])).unwrap();
-    raw.step(Message { commit: 1, log_term: 2, index: 1, ..message(MsgApp, 2, 2) }).unwrap();
-    let ready = raw.ready().unwrap();
-    assert!(ready.committed_entries().is_empty(), "entry 1 of term 2 is committed, and not on this disk");
-    raw.storage_mut().append(&reports[1].entries).unwrap();
-    raw.step(report(&reports[1])).unwrap();
-    assert_eq!(raw.ready().unwrap().committed_entries().len(), 1);
-    // What a storage thread cannot know.
-    let lie = Message { term: 99, ..report(&reports[1]) };
-    assert!(matches!(raw.step(lie), Err(Error::Malformed { .. })));
+    for (round, work) in work.iter().enumerate() {
+        raw.storage_mut().append(&work.entries).unwrap();
+        let report = work.responses.iter().find(|m| m.kind() == Some(MsgStorageAppendResp)).unwrap();
+        raw.step(report.clone()).unwrap();
+        let ready = raw.ready().unwrap();
+        let handed_out: Vec<_> = ready.committed_entries().iter().map(|entry| (entry.term, entry.index)).collect();
+        assert_eq!(handed_out, if round == 2 { vec![(1, 1)] } else { vec![] }, "report {round}");
+        // What a storage thread cannot know.
+        let lie = Message { term: 99, ..report.clone() };
+        assert!(matches!(raw.step(lie), Err(Error::Malformed { .. })));
+    }
 }
 
 #[test]

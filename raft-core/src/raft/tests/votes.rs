@@ -76,12 +76,15 @@ fn who_gets_a_vote() {
             one.state = role;
             one.vote = vote;
             one.term = 3;
+            one.election_elapsed = 5;
             let answers = one.hear(request(kind, 2, 3, log_term, index));
             assert_eq!(answers.len(), 1);
             let case = format!("{kind:?} {role} {log_term}/{index} vote={vote}");
             assert_eq!((answers[0].reject, answers[0].term), (!granted, 3), "{case}");
             let voted = if granted && kind == MessageType::MsgVote { 2 } else { vote };
             assert_eq!(one.vote, voted, "{case}");
+            let restarted = granted && kind == MessageType::MsgVote;
+            assert_eq!(one.election_elapsed, if restarted { 0 } else { 5 }, "{case}: only a vote restarts the clock");
         }
     }
 }
