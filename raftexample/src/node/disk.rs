@@ -40,7 +40,8 @@ impl std::error::Error for StorageFailed {}
 pub struct Disk {
     wal: Wal,
     snapshots: SnapshotDir,
-    /// Indexes of the snapshots on disk, as far as the log knows of them, ascending.
+    /// Indexes of the snapshots that the next start can rely on, ascending: the one that this start loaded, and those
+    /// written since. What the log has recorded is not enough, for a file may be gone or damaged.
     kept: Vec<u64>,
 }
 
@@ -64,7 +65,7 @@ impl Disk {
             Wal::open(&dir.join("wal"), options, metadata.as_bytes()).map_err(|error| fail(&error))?;
         let snapshots = SnapshotDir::open(&dir.join("snap")).map_err(|error| fail(&error))?;
         let snapshot = snapshots.load_newest(&recovered.snapshots).map_err(|error| fail(&error))?;
-        let kept = recovered.snapshots.iter().map(|metadata| metadata.index).filter(|&index| index > 0).collect();
+        let kept = snapshot.iter().map(|snapshot| snapshot.metadata.index).collect();
         if let Some(torn) = &recovered.torn {
             log::warn!(
                 "the log in {} ended in an unfinished write, which was never acknowledged: {torn}",
@@ -231,6 +232,38 @@ mod tests {
         let (_disk, state) = open().unwrap();
         assert_eq!(state.snapshot, Some(snapshot(1)));
         assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(2), Ok(3)));
+    }
+
+    #[test]
+    fn the_log_is_never_cut_behind_a_snapshot_that_was_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Disk::open(dir.path(), 1, 0x1000, 4096);
+        let large = |index| Entry { data: vec![7; 3000].into(), ..entry(index) };
+        let damage = |index: u64| {
+            let file = dir.path().join("snap").join(format!("{:016x}-{index:016x}.snap", 2));
+            let mut bytes = std::fs::read(&file).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(&file, bytes).unwrap();
+        };
+        let (mut disk, _) = open().unwrap();
+        for index in 1..=20 {
+            disk.save(Some(&hard_state(index)), &[large(index)]).unwrap();
+            if index % 5 == 0 && index < 20 {
+                disk.save_snapshot(&snapshot(index)).unwrap();
+                disk.purge().unwrap();
+            }
+        }
+        drop(disk);
+        damage(15);
+        let (mut disk, state) = open().unwrap();
+        assert_eq!(state.snapshot, Some(snapshot(10)));
+        disk.save_snapshot(&snapshot(20)).unwrap();
+        disk.purge().unwrap();
+        drop(disk);
+        damage(20);
+        let (_disk, state) = open().unwrap();
+        assert_eq!(state.snapshot, Some(snapshot(10)));
+        assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(11), Ok(20)));
     }
 
     #[test]
