@@ -9,21 +9,23 @@
 //! ```text
 //!   fresh ──ask──► asked ──answer──► confirmed at an index ──applied that far──► done
 //!     ▲              │
-//!     └──────────────┘ dropped, or no answer for a while: asked again, with a new context
+//!     └──────────────┘ dropped: asked again, with a new context
 //! ```
 //!
-//! A question may be lost without notice (the wire has no "no" for it), so it is asked again after a while and when the
-//! leader changes, until the readers' time is over. Reading changes nothing: a read can always be refused with "not
-//! done".
+//! A question may be lost without notice (the wire has no "no" for it), so another is asked after a while, until the
+//! readers' time is over. The former one is not given up: where a round trip takes longer than that while, its answer
+//! only comes late. Any answer serves all who were there when its question was asked: its own readers, and those of
+//! every question before it. When the leader changes, all questions are asked anew. Reading changes nothing: a read can
+//! always be refused with "not done".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{Refused, Reply, NO_LEADER, REQUEST_TIMEOUT};
 
-/// A question without an answer is asked again after this time.
+/// When a question has had no answer for this time, another is asked beside it.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// All reads under way. Bounded by what clients may have under way.
@@ -32,7 +34,8 @@ pub(super) struct Reads {
     boot: u64,
     questions: u64,
     fresh: Vec<Reader>,
-    asked: Option<Question>,
+    /// In the order in which they were asked. Few: no reader waits for more than some rounds of [`ASK_AGAIN`].
+    asked: VecDeque<Question>,
     /// By the index that must be applied first.
     confirmed: BTreeMap<u64, Vec<Reader>>,
 }
@@ -44,6 +47,7 @@ struct Reader {
 
 struct Question {
     context: Bytes,
+    /// Those who were not there yet when the question before it was asked.
     readers: Vec<Reader>,
     asked_at: Instant,
 }
@@ -51,7 +55,7 @@ struct Question {
 impl Reads {
     /// No reads yet. `boot` is the number drawn at the start of the process.
     pub(super) fn new(boot: u64) -> Reads {
-        Reads { boot, questions: 0, fresh: Vec::new(), asked: None, confirmed: BTreeMap::new() }
+        Reads { boot, questions: 0, fresh: Vec::new(), asked: VecDeque::new(), confirmed: BTreeMap::new() }
     }
 
     /// Takes in a new reader.
@@ -61,33 +65,46 @@ impl Reads {
 
     /// The context of the question to ask now, if there is one to ask.
     pub(super) fn next_question(&mut self, now: Instant) -> Option<Bytes> {
-        let overdue = |question: &mut Question| now.duration_since(question.asked_at) >= ASK_AGAIN;
-        if let Some(question) = self.asked.take_if(overdue) {
-            self.fresh.extend(question.readers);
-        }
-        if self.asked.is_some() || self.fresh.is_empty() {
+        let nobody_waits = match self.asked.back() {
+            Some(newest) if now.duration_since(newest.asked_at) < ASK_AGAIN => return None,
+            newest => newest.is_none() && self.fresh.is_empty(),
+        };
+        if nobody_waits {
             return None;
         }
         self.questions += 1;
         let context = Bytes::from([self.boot.to_le_bytes(), self.questions.to_le_bytes()].concat());
         let readers = std::mem::take(&mut self.fresh);
-        self.asked = Some(Question { context: context.clone(), readers, asked_at: now });
+        self.asked.push_back(Question { context: context.clone(), readers, asked_at: now });
         Some(context)
     }
 
     /// The question was not taken, or will not be answered, or its leader is gone: it is to be asked again. `None`
-    /// stands for whatever question is under way.
+    /// stands for all questions under way.
     pub(super) fn dropped(&mut self, context: Option<&[u8]>) {
-        let meant = |question: &mut Question| context.is_none_or(|context| question.context == context);
-        if let Some(question) = self.asked.take_if(meant) {
-            self.fresh.extend(question.readers);
+        let Some(context) = context else {
+            self.fresh.extend(self.asked.drain(..).flat_map(|question| question.readers));
+            return;
+        };
+        let Some(at) = self.asked.iter().position(|question| question.context == context) else { return };
+        let readers = self.asked.remove(at).map(|question| question.readers).unwrap_or_default();
+        // The next question was asked later: its answer serves them too.
+        self.asked.get_mut(at).map_or(&mut self.fresh, |next| &mut next.readers).extend(readers);
+    }
+
+    /// The leader's answer. It is of use to all who came before the question was asked.
+    pub(super) fn answered(&mut self, context: &[u8], index: u64) {
+        if let Some(at) = self.asked.iter().position(|question| question.context == context) {
+            let served = self.asked.drain(..=at).flat_map(|question| question.readers);
+            self.confirmed.entry(index).or_default().extend(served);
+            self.forget_idle_questions();
         }
     }
 
-    /// The leader's answer. An answer to a question that was given up is of no use to anybody.
-    pub(super) fn answered(&mut self, context: &[u8], index: u64) {
-        if let Some(question) = self.asked.take_if(|question| question.context == context) {
-            self.confirmed.entry(index).or_default().extend(question.readers);
+    /// Gives up the first questions if nobody is left whom their answers could serve: newcomers need not wait for them.
+    fn forget_idle_questions(&mut self) {
+        while self.asked.front().is_some_and(|question| question.readers.is_empty()) {
+            self.asked.pop_front();
         }
     }
 
@@ -106,9 +123,10 @@ impl Reads {
     /// Refuses those whose time is over; with `hopeless`, all whom nobody is there to answer.
     pub(super) fn expire(&mut self, now: Instant, hopeless: bool) {
         let mut expired = take_expired(&mut self.fresh, now, hopeless);
-        if let Some(question) = &mut self.asked {
+        for question in &mut self.asked {
             expired.extend(take_expired(&mut question.readers, now, hopeless));
         }
+        self.forget_idle_questions();
         for readers in self.confirmed.values_mut() {
             expired.extend(take_expired(readers, now, false));
         }
@@ -120,7 +138,7 @@ impl Reads {
     /// Refuses everybody, at the end.
     pub(super) fn end(&mut self, reason: &'static str) {
         let confirmed = std::mem::take(&mut self.confirmed).into_values().flatten();
-        let asked = self.asked.take().into_iter().flat_map(|question| question.readers);
+        let asked = self.asked.drain(..).flat_map(|question| question.readers);
         for reader in confirmed.chain(asked).chain(self.fresh.drain(..)) {
             reader.reply.send(Err(Refused::NotDone(reason)));
         }
@@ -185,22 +203,80 @@ mod tests {
     }
 
     #[test]
-    fn a_question_without_an_answer_is_asked_again_and_its_late_answer_ignored() {
+    fn a_late_answer_serves_those_who_came_before_its_question_and_nobody_else() {
+        let (mut reads, now) = (Reads::new(1), Instant::now());
+        let mut early = add(&mut reads, now);
+        let first = reads.next_question(now).unwrap();
+        let later = now + ASK_AGAIN;
+        let mut late = add(&mut reads, later);
+        let second = reads.next_question(later).unwrap();
+        assert_ne!(first, second);
+        reads.answered(&first, 1);
+        reads.release(1);
+        assert_eq!(early.try_recv(), Ok(Ok(())));
+        assert!(waits(&mut late), "a write may have been acknowledged between the first question and this reader");
+        reads.answered(&second, 1);
+        reads.release(1);
+        assert_eq!(late.try_recv(), Ok(Ok(())));
+        assert_eq!(reads.next_question(later + ASK_AGAIN), None, "nobody waits any more");
+    }
+
+    #[test]
+    fn a_later_answer_serves_those_too_whose_own_question_was_lost() {
+        let (mut reads, now) = (Reads::new(1), Instant::now());
+        let mut early = add(&mut reads, now);
+        let lost = reads.next_question(now).unwrap();
+        let second = reads.next_question(now + ASK_AGAIN).unwrap();
+        reads.answered(&second, 1);
+        reads.release(1);
+        assert_eq!(early.try_recv(), Ok(Ok(())));
+        reads.answered(&lost, 9);
+        assert!(reads.confirmed.values().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn where_every_answer_takes_longer_than_the_patience_all_readers_are_served() {
+        let (mut reads, start) = (Reads::new(1), Instant::now());
+        let delay = ASK_AGAIN * 3;
+        let (mut on_the_way, mut answers) = (VecDeque::new(), Vec::new());
+        for step in 0..40 {
+            let now = start + Duration::from_millis(100) * step;
+            if step < 20 {
+                answers.push(add(&mut reads, now));
+            }
+            on_the_way.extend(reads.next_question(now).map(|context| (context, now + delay)));
+            while on_the_way.front().is_some_and(|(_, arrives)| *arrives <= now) {
+                reads.answered(&on_the_way.pop_front().unwrap().0, 1);
+            }
+            reads.release(1);
+            reads.expire(now, false);
+            assert!(reads.asked.len() <= 4, "no more than one for each round of patience");
+        }
+        assert!(answers.iter_mut().all(|answer| answer.try_recv() == Ok(Ok(()))));
+    }
+
+    #[test]
+    fn a_newcomer_does_not_wait_for_a_question_that_nobody_needs() {
+        let (mut reads, now) = (Reads::new(1), Instant::now());
+        let _early = add(&mut reads, now);
+        let first = reads.next_question(now).unwrap();
+        assert!(reads.next_question(now + ASK_AGAIN).is_some());
+        reads.answered(&first, 1);
+        let _newcomer = add(&mut reads, now + ASK_AGAIN);
+        assert!(reads.next_question(now + ASK_AGAIN).is_some());
+    }
+
+    #[test]
+    fn the_readers_of_a_dropped_question_share_the_next_one() {
         let (mut reads, now) = (Reads::new(1), Instant::now());
         let mut answer = add(&mut reads, now);
         let first = reads.next_question(now).unwrap();
-        let later = now + ASK_AGAIN;
-        let mut joined = add(&mut reads, later);
-        let second = reads.next_question(later).unwrap();
-        assert_ne!(first, second);
-        // The late reader shares the second question; the first one's answer may be too old for it.
-        reads.answered(&first, 1);
-        reads.release(1);
-        assert!(waits(&mut answer) && waits(&mut joined));
+        let second = reads.next_question(now + ASK_AGAIN).unwrap();
+        reads.dropped(Some(&first));
+        assert_eq!(reads.next_question(now + ASK_AGAIN), None);
         reads.answered(&second, 1);
         reads.release(1);
         assert_eq!(answer.try_recv(), Ok(Ok(())));
-        assert_eq!(joined.try_recv(), Ok(Ok(())));
     }
 
     #[test]
