@@ -112,6 +112,45 @@ fn a_removed_node_exits_and_says_why_and_says_so_again_when_it_is_started() {
 }
 
 #[test]
+fn an_id_that_was_removed_can_be_added_again_with_an_empty_folder() {
+    let mut cluster = Cluster::start(3);
+    cluster.http(1).must_put("/kept", "x");
+    let fourth = add(&mut cluster, 1);
+    cluster.node(fourth).start_and_wait();
+    assert_eq!(cluster.http(fourth).must_get("/kept"), b"x");
+    assert_eq!(cluster.http(2).delete(format!("/{fourth}")).status, 204);
+    cluster.node(fourth).wait_for_exit(PATIENCE);
+    std::fs::remove_dir_all(cluster.node(fourth).data_dir()).expect("the folder can be removed");
+    assert_eq!(cluster.http(3).post(format!("/{fourth}"), cluster.node(fourth).peer_url()).status, 204);
+    cluster.node(fourth).start_and_wait();
+    cluster.wait_for_leader();
+    assert_eq!(cluster.http(fourth).must_get("/kept"), b"x");
+
+    // It stays when there is no leader for a while, which is when word of its removal would count.
+    let leader = cluster.wait_for_leader();
+    cluster.node(leader).kill();
+    cluster.wait_for_leader();
+    cluster.http(fourth).must_put("/kept", "y");
+    assert!(cluster.node(fourth).is_running());
+}
+
+#[test]
+fn a_change_is_judged_by_every_node_with_the_changes_before_it_in_mind() {
+    let cluster = Cluster::start(3);
+    let leader = cluster.wait_for_leader();
+    let url = format!("http://127.0.0.1:{}", tests::cluster::free_port());
+    let other = format!("http://127.0.0.1:{}", tests::cluster::free_port());
+    for round in 0..20 {
+        let through = cluster.followers_of(leader)[round % 2];
+        assert_eq!(cluster.http(leader).post("/9", &url).status, 204);
+        assert_eq!(cluster.http(through).post("/9", &other).status, 409, "round {round}");
+        let answer = cluster.http(through).delete("/9");
+        assert_eq!(answer.status, 204, "round {round}: {}", answer.text());
+        assert_eq!(cluster.http(leader).delete("/9").status, 404, "round {round}");
+    }
+}
+
+#[test]
 fn the_leader_can_be_removed_and_the_others_elect_another() {
     let cluster = Cluster::start(3);
     let leader = cluster.wait_for_leader();

@@ -29,6 +29,7 @@
 mod membership;
 mod snapshots;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -93,6 +94,8 @@ pub(super) struct Driver {
     history: u64,
     leader: u64,
     leaderless_ticks: usize,
+    /// Members that say that this node was removed, since it has had no leader.
+    told_removed: BTreeSet<u64>,
     /// When to end, if this node was removed.
     end_at: Option<Instant>,
     stop: bool,
@@ -182,6 +185,7 @@ impl Driver {
             history,
             leader: 0,
             leaderless_ticks: 0,
+            told_removed: BTreeSet::new(),
             end_at: None,
             stop: false,
         };
@@ -276,13 +280,7 @@ impl Driver {
                 self.raw.report_snapshot(id, status);
             }
             Event::Undelivered { entries } => self.undelivered(entries),
-            // Somebody who is behind may speak of a removal that was followed by an addition. This node knows better if
-            // it has applied what came then.
-            Event::ToldRemoved { by, at } if self.leader == 0 && at > self.applied.0 && self.end_at.is_none() => {
-                log::info!("node {by} says that this node was removed from the cluster");
-                self.end_at = Some(now);
-            }
-            Event::ToldRemoved { .. } => {}
+            Event::ToldRemoved { by, at } => self.hear_of_removal(by, at, now),
         }
         Ok(())
     }
@@ -403,6 +401,7 @@ impl Driver {
         if soft_state.lead != self.leader {
             self.leader = soft_state.lead;
             self.leaderless_ticks = 0;
+            self.told_removed.clear();
             // Whoever was asked is not the one to answer any more.
             self.reads.dropped(None);
         }

@@ -134,6 +134,22 @@ impl Driver {
         *self.removed.write() = removed;
     }
 
+    /// A member says that this node was removed at index `at`. It may be behind, and not know of an addition that
+    /// followed. This node knows better if it has a leader, or has applied that entry; and one voice is not enough to
+    /// end it, most of the other members must say the same.
+    pub(super) fn hear_of_removal(&mut self, by: u64, at: u64, now: Instant) {
+        if self.leader != 0 || at <= self.applied.0 || self.end_at.is_some() || !self.members.contains(by) {
+            return;
+        }
+        if self.told_removed.insert(by) {
+            log::info!("node {by} says that this node was removed from the cluster");
+        }
+        let others = self.members.iter().filter(|(id, _)| *id != self.id).count();
+        if self.told_removed.len() > others / 2 {
+            self.end_at = Some(now);
+        }
+    }
+
     /// A node that was removed goes on for a moment, then ends. History, told again at a restart, may tell of a removal
     /// that was followed by an addition: only its end counts.
     pub(super) fn notice_own_removal(&mut self) {

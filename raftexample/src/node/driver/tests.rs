@@ -397,15 +397,27 @@ fn a_new_member_waits_to_be_called() {
 }
 
 #[test]
-fn word_of_a_removal_counts_only_without_a_leader_and_if_it_is_news() {
+fn word_of_a_removal_counts_only_without_a_leader_and_if_it_is_news_and_most_say_so() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bench = open(dir.path(), 3, |_| {});
-    assert!(bench.append(3, vec![], 3).is_ok());
-    bench.take(Input::Peer(Event::ToldRemoved { by: 3, at: 9 }));
-    assert!(bench.driver.end_at.is_none(), "node 2 leads it");
+    let mut bench = open(dir.path(), 4, |_| {});
+    let told = |bench: &mut Bench, by: u64, at: u64| {
+        bench.take(Input::Peer(Event::ToldRemoved { by, at }));
+        bench.driver.end_at.is_some()
+    };
+    let led = |bench: &mut Bench| {
+        let mut message = Message::of(MessageType::MsgHeartbeat);
+        (message.from, message.to, message.term) = (2, 1, 5);
+        bench.take(Input::Peer(Event::Message(message)));
+        assert_eq!(bench.driver.leader, 2);
+    };
+    led(&mut bench);
+    assert!(![2, 3, 4].map(|by| told(&mut bench, by, 9)).contains(&true), "node 2 leads it");
     bench.tick(3 * ELECTION_TICKS);
-    bench.take(Input::Peer(Event::ToldRemoved { by: 3, at: 3 }));
-    assert!(bench.driver.end_at.is_none(), "it has applied that entry, and is a member nevertheless");
-    bench.take(Input::Peer(Event::ToldRemoved { by: 3, at: 9 }));
-    assert!(bench.driver.end_at.is_some());
+    assert!(![2, 3, 4].map(|by| told(&mut bench, by, 4)).contains(&true), "it has applied that entry, and is a member");
+    assert!(!told(&mut bench, 3, 9) && !told(&mut bench, 3, 9), "one may be behind");
+    assert!(!told(&mut bench, 8, 9), "a stranger");
+    led(&mut bench);
+    bench.tick(3 * ELECTION_TICKS);
+    assert!(!told(&mut bench, 2, 9), "a leader came between: what was said before does not count");
+    assert!(told(&mut bench, 3, 9), "two of three");
 }
