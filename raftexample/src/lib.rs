@@ -171,7 +171,7 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
         Ending::Removed => {
             complain(&format!(
                 "node {} was removed from the cluster, so it stops; its data stays in {} (to bring it back, add it again \
-                 and start it with --join and an empty data directory)",
+                 under a new id and start it with --join and an empty data directory)",
                 options.id,
                 options.data_dir.display()
             ));

@@ -17,7 +17,7 @@
 //! | status | meaning |
 //! |---|---|
 //! | 400, 404, 405, 408, 409, 413, 414 | the request is at fault; nothing was done |
-//! | 503 with `Retry-After` | nobody to do it: no leader, no quorum; nothing was done and nothing will be |
+//! | 503 with `Retry-After` | not now: no leader, no quorum, or too much to do, the text says which; nothing was done and nothing will be |
 //! | 504 | nobody knows: the write may have been done, or may be done yet; read to find out, or repeat if it does no harm |
 //!
 //! What is left out: lists of keys, conditions, transactions, watches.
@@ -75,7 +75,7 @@ pub async fn answer(node: NodeHandle, request: Request<Incoming>) -> Result<Answ
 async fn carry_out(node: &NodeHandle, call: Call, body: Incoming, sending: bool) -> Result<Answer, Answer> {
     match call {
         Call::Put { key } => {
-            let value = read_body(body, VALUE_MAX_BYTES, sending, "PUT").await?;
+            let value = take_body(node, body, VALUE_MAX_BYTES, sending, "PUT").await?;
             node.write(Command::Put { key: key.into(), value }).await.map_err(refusal)?;
             Ok(done())
         }
@@ -90,7 +90,7 @@ async fn carry_out(node: &NodeHandle, call: Call, body: Incoming, sending: bool)
             node.local_value(&key).map(value).ok_or_else(|| line(StatusCode::NOT_FOUND, "Failed to GET"))
         }
         Call::AddMember { id } => {
-            let body = read_body(body, URL_MAX_BYTES, sending, "POST").await?;
+            let body = take_body(node, body, URL_MAX_BYTES, sending, "POST").await?;
             let url = peer_url(&body).map_err(|reason| {
                 line(StatusCode::BAD_REQUEST, &format!("Failed on POST: the body must be the peer URL: {reason}"))
             })?;
@@ -117,6 +117,28 @@ fn peer_url(body: &[u8]) -> Result<PeerUrl, String> {
     // `curl -d @file` and `echo | curl -d @-` end with a newline.
     let text = std::str::from_utf8(body).map_err(|_| "it is not text".to_string())?.trim_end_matches(['\r', '\n']);
     text.parse().map_err(|error: crate::address::PeerUrlError| error.to_string())
+}
+
+/// Reads a body once there is room for it.
+#[allow(clippy::result_large_err)]
+async fn take_body(
+    node: &NodeHandle,
+    body: Incoming,
+    max_bytes: usize,
+    sending: bool,
+    method: &str,
+) -> Result<Bytes, Answer> {
+    let announced = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+    match node.room_for_body(announced.min(max_bytes)) {
+        Ok(_room) => read_body(body, max_bytes, sending, method).await,
+        Err(refused) => {
+            if sending {
+                // Thrown away as it comes, so that the client gets to see the answer.
+                let _ = read_body(body, 0, sending, method).await;
+            }
+            Err(refusal(refused))
+        }
+    }
 }
 
 /// Reads a body up to its limit. With `draining`, one that is too large is read on for a while before it is refused.

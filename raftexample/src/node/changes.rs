@@ -16,7 +16,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use raft_core::pb::{ConfChange, ConfChangeType};
 
-use super::{Change, Refused, Reply, NO_LEADER, REQUEST_TIMEOUT};
+use super::{Change, Leader, Refused, Reply, NO_LEADER, REQUEST_TIMEOUT};
 use crate::members::{ChangeRefused, Members};
 
 /// All changes under way.
@@ -89,13 +89,17 @@ impl Changes {
         }
     }
 
-    /// Answers those whose time has come; with `hopeless`, those too that nobody is there to propose to.
-    pub(super) fn expire(&mut self, now: Instant, hopeless: bool) {
+    /// Answers those whose time has come; without hope, those too that nobody is there to propose to.
+    pub(super) fn expire(&mut self, now: Instant, leader: Leader) {
+        let hopeless = leader == Leader::Hopeless;
         let all = std::mem::take(&mut self.held).into_iter();
         let (over, held): (VecDeque<Held>, _) = all.partition(|held| hopeless || held.deadline <= now);
         self.held = held;
         for held in over {
-            let reason = if hopeless { NO_LEADER } else { "no leader took it, or another change is under way" };
+            let reason = match leader {
+                Leader::Known => "the leader did not take it: another change is under way, or too much waits",
+                Leader::Unknown | Leader::Hopeless => NO_LEADER,
+            };
             held.reply.send(Err(Refused::NotDone(reason)));
         }
         let expired: Vec<u64> =
@@ -202,9 +206,9 @@ mod tests {
         let held = changes.next(&members()).unwrap();
         changes.proposed(held);
         let mut held = add(&mut changes, Change::Remove { id: 1 }, now);
-        changes.expire(now + REQUEST_TIMEOUT - Duration::from_millis(1), false);
+        changes.expire(now + REQUEST_TIMEOUT - Duration::from_millis(1), Leader::Known);
         assert!(held.try_recv().is_err() && proposed.try_recv().is_err(), "not yet");
-        changes.expire(now + REQUEST_TIMEOUT, false);
+        changes.expire(now + REQUEST_TIMEOUT, Leader::Known);
         assert!(matches!(held.try_recv(), Ok(Err(Refused::NotDone(_)))));
         assert!(matches!(proposed.try_recv(), Ok(Err(Refused::Unknown(_)))));
     }

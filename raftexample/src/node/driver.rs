@@ -45,7 +45,7 @@ use super::disk::{Disk, State, StorageFailed};
 use super::reads::Reads;
 use super::status::NodeStatus;
 use super::writes::Writes;
-use super::{Ending, Inbox, Input, Refused, Reply, STOPPING, TICK};
+use super::{Ending, Inbox, Input, Leader, Refused, Reply, STOPPING, TICK};
 use crate::address::PeerUrl;
 use crate::cli::NodeOptions;
 use crate::codec::{Codec, Dialect};
@@ -316,10 +316,14 @@ impl Driver {
     fn tick(&mut self, now: Instant) -> Result<(), Fatal> {
         self.raw.tick()?;
         self.leaderless_ticks = if self.leader == 0 { self.leaderless_ticks + 1 } else { 0 };
-        let hopeless = self.leaderless_ticks > HOPELESS_TICKS;
-        self.writes.expire(now, hopeless);
-        self.reads.expire(now, hopeless);
-        self.changes.expire(now, hopeless);
+        let leader = match self.leaderless_ticks {
+            0 => Leader::Known,
+            1..=HOPELESS_TICKS => Leader::Unknown,
+            _ => Leader::Hopeless,
+        };
+        self.writes.expire(now, leader);
+        self.reads.expire(now, leader);
+        self.changes.expire(now, leader);
         Ok(())
     }
 

@@ -111,6 +111,17 @@ impl Reply {
     }
 }
 
+/// What is known of the leader, when requests are refused whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leader {
+    /// There is one.
+    Known,
+    /// There is none at the moment.
+    Unknown,
+    /// There has been none for so long that waiting for one is in vain.
+    Hopeless,
+}
+
 /// A change of the membership.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -169,6 +180,8 @@ struct Shared {
     boot: u64,
     counter: AtomicU64,
     under_way: Arc<UnderWay>,
+    /// Bodies that are still arriving. A share of their own, so that slow senders keep nobody from reading.
+    arriving: Arc<UnderWay>,
 }
 
 /// What clients have under way.
@@ -179,7 +192,7 @@ struct UnderWay {
 }
 
 /// One request's share, given back when dropped.
-struct Permit {
+pub struct Permit {
     under_way: Arc<UnderWay>,
     bytes: usize,
 }
@@ -240,6 +253,7 @@ pub fn start(
         boot,
         counter: AtomicU64::new(0),
         under_way: Arc::default(),
+        arriving: Arc::default(),
     };
     let thread = std::thread::Builder::new().name("raft".into()).spawn(|| driver.run());
     let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -293,6 +307,12 @@ impl NodeHandle {
         self.ask(0, |reply| Input::Change { change, reply }, silent).await
     }
 
+    /// Asks for room for a body of up to so many bytes, to be held until it has arrived. Bodies that arrive are bounded
+    /// like requests under way, by [`CLIENT_REQUESTS`] and [`CLIENT_BYTES`].
+    pub fn room_for_body(&self, bytes: usize) -> Result<Permit, Refused> {
+        Permit::take(&self.shared.arriving, bytes).ok_or(Refused::NotDone(TOO_MANY))
+    }
+
     /// How the node is.
     pub async fn status(&self) -> Result<NodeStatus, Refused> {
         let _permit = self.permit(0)?;
@@ -324,17 +344,25 @@ impl NodeHandle {
     }
 
     fn permit(&self, bytes: usize) -> Result<Permit, Refused> {
-        Permit::take(&self.shared.under_way, bytes).ok_or(Refused::NotDone("too many requests are under way"))
+        Permit::take(&self.shared.under_way, bytes).ok_or(Refused::NotDone(TOO_MANY))
     }
 
     fn tell(&self, input: Input) -> Result<(), Refused> {
         self.shared.inbox.try_send(input).map_err(|error| match error {
-            crossbeam_channel::TrySendError::Full(_) => Refused::NotDone("too many requests are under way"),
+            crossbeam_channel::TrySendError::Full(_) => Refused::NotDone(TOO_MANY),
             crossbeam_channel::TrySendError::Disconnected(_) => Refused::NotDone(STOPPING),
         })
     }
 }
 
+/// Why a request is refused when the clients' share is used up.
+const TOO_MANY: &str = "too many requests are under way";
+/// Why a write is refused that the leader did not take in all its time.
+pub(crate) const TOO_MUCH_WAITS: &str = "the leader took nothing more: too much waits to be committed";
+/// Why a read is refused that got no answer in all its time.
+pub(crate) const UNCONFIRMED: &str = "the leader did not confirm in time that it still leads";
+/// Why a read is refused whose entries are committed, but not yet here.
+pub(crate) const BEHIND: &str = "this node is behind: it has not applied in time what the read has to see";
 /// Why a request is refused at the end.
 pub(crate) const STOPPING: &str = "this node is stopping";
 /// Why a request is refused by a node that is no member any more.
@@ -359,6 +387,7 @@ mod tests {
             boot: 7,
             counter: AtomicU64::new(0),
             under_way: Arc::default(),
+            arriving: Arc::default(),
         };
         (NodeHandle { shared: Arc::new(shared) }, receiver)
     }
@@ -387,6 +416,18 @@ mod tests {
             assert!(matches!(block_on(handle.wait_until_current()), Err(Refused::NotDone(_))));
             assert_eq!(counter.swap(0, Ordering::Relaxed), share);
         }
+    }
+
+    #[test]
+    fn bodies_that_arrive_have_a_share_of_their_own() {
+        let (handle, inbox) = handle(8);
+        let large: Vec<Permit> = std::iter::from_fn(|| handle.room_for_body(1 << 20).ok()).take(1000).collect();
+        assert_eq!(large.len(), CLIENT_BYTES >> 20);
+        assert!(handle.room_for_body(0).is_err());
+        drop(inbox);
+        assert_eq!(block_on(handle.wait_until_current()), Err(Refused::NotDone(STOPPING)), "others are not kept out");
+        drop(large);
+        assert!(handle.room_for_body(1 << 20).is_ok());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Refused, Reply, NO_LEADER, REQUEST_TIMEOUT};
+use super::{Leader, Refused, Reply, BEHIND, NO_LEADER, REQUEST_TIMEOUT, UNCONFIRMED};
 
 /// When a question has had no answer for this time, another is asked beside it.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -120,18 +120,20 @@ impl Reads {
         }
     }
 
-    /// Refuses those whose time is over; with `hopeless`, all whom nobody is there to answer.
-    pub(super) fn expire(&mut self, now: Instant, hopeless: bool) {
+    /// Refuses those whose time is over; without hope, all whom nobody is there to answer.
+    pub(super) fn expire(&mut self, now: Instant, leader: Leader) {
+        let hopeless = leader == Leader::Hopeless;
         let mut expired = take_expired(&mut self.fresh, now, hopeless);
         for question in &mut self.asked {
             expired.extend(take_expired(&mut question.readers, now, hopeless));
         }
         self.forget_idle_questions();
-        for readers in self.confirmed.values_mut() {
-            expired.extend(take_expired(readers, now, false));
-        }
+        let reason = if leader == Leader::Known { UNCONFIRMED } else { NO_LEADER };
         for reader in expired {
-            reader.reply.send(Err(Refused::NotDone(NO_LEADER)));
+            reader.reply.send(Err(Refused::NotDone(reason)));
+        }
+        for reader in self.confirmed.values_mut().flat_map(|readers| take_expired(readers, now, false)) {
+            reader.reply.send(Err(Refused::NotDone(BEHIND)));
         }
     }
 
@@ -249,7 +251,7 @@ mod tests {
                 reads.answered(&on_the_way.pop_front().unwrap().0, 1);
             }
             reads.release(1);
-            reads.expire(now, false);
+            reads.expire(now, Leader::Known);
             assert!(reads.asked.len() <= 4, "no more than one for each round of patience");
         }
         assert!(answers.iter_mut().all(|answer| answer.try_recv() == Ok(Ok(()))));
@@ -301,11 +303,11 @@ mod tests {
         let mut asked = add(&mut reads, now);
         reads.next_question(now).unwrap();
         let mut fresh = add(&mut reads, now + Duration::from_secs(1));
-        reads.expire(now + REQUEST_TIMEOUT, false);
-        assert!(matches!(confirmed.try_recv(), Ok(Err(Refused::NotDone(_)))));
-        assert!(matches!(asked.try_recv(), Ok(Err(Refused::NotDone(_)))));
+        reads.expire(now + REQUEST_TIMEOUT, Leader::Known);
+        assert_eq!(confirmed.try_recv(), Ok(Err(Refused::NotDone(BEHIND))));
+        assert_eq!(asked.try_recv(), Ok(Err(Refused::NotDone(UNCONFIRMED))));
         assert!(waits(&mut fresh));
-        reads.expire(now, true);
+        reads.expire(now, Leader::Hopeless);
         assert!(matches!(fresh.try_recv(), Ok(Err(Refused::NotDone(_)))));
     }
 
@@ -315,7 +317,7 @@ mod tests {
         let mut confirmed = add(&mut reads, now);
         let question = reads.next_question(now).unwrap();
         reads.answered(&question, 9);
-        reads.expire(now, true);
+        reads.expire(now, Leader::Hopeless);
         assert!(waits(&mut confirmed), "the entries that it waits for are committed");
         reads.end("over");
         assert_eq!(confirmed.try_recv(), Ok(Err(Refused::NotDone("over"))));

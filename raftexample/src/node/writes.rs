@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use raft_core::pb::Entry;
 
-use super::{Refused, Reply, NO_LEADER, REQUEST_TIMEOUT};
+use super::{Leader, Refused, Reply, NO_LEADER, REQUEST_TIMEOUT, TOO_MUCH_WAITS};
 
 /// How long a forwarded request may still turn up once a new leader's entries are applied.
 const GRACE: Duration = Duration::from_secs(1);
@@ -150,13 +150,15 @@ impl Writes {
         }
     }
 
-    /// Answers those whose time has come; with `hopeless`, those too that nobody is there to propose to.
-    pub(super) fn expire(&mut self, now: Instant, hopeless: bool) {
+    /// Answers those whose time has come; without hope, those too that nobody is there to propose to.
+    pub(super) fn expire(&mut self, now: Instant, leader: Leader) {
+        let hopeless = leader == Leader::Hopeless;
+        let not_done = if leader == Leader::Known { TOO_MUCH_WAITS } else { NO_LEADER };
         let over = |waiting: &Waiting| waiting.deadline <= now || (hopeless && waiting.state == State::Held);
         let expired: Vec<u64> =
             self.waiting.iter().filter(|(_, waiting)| over(waiting)).map(|(&counter, _)| counter).collect();
         for waiting in expired.iter().filter_map(|counter| self.waiting.remove(counter)).collect::<Vec<_>>() {
-            self.refuse(waiting, NO_LEADER, "the leader did not commit it in time, or has changed");
+            self.refuse(waiting, not_done, "the leader did not commit it in time, or has changed");
         }
         if self.waiting.is_empty() {
             self.held.clear();
@@ -272,10 +274,10 @@ mod tests {
     fn what_nobody_took_is_certainly_not_done() {
         let mut bench = bench();
         let mut answer = bench.add(1);
-        bench.writes.expire(bench.after(4.9), false);
+        bench.writes.expire(bench.after(4.9), Leader::Known);
         assert!(waits(&mut answer));
-        bench.writes.expire(bench.after(5.0), false);
-        assert!(not_done(&mut answer));
+        bench.writes.expire(bench.after(5.0), Leader::Known);
+        assert_eq!(answer.try_recv(), Ok(Err(Refused::NotDone(TOO_MUCH_WAITS))));
         assert!(bench.writes.next_batch(9).is_empty(), "it is not proposed after that");
     }
 
@@ -285,7 +287,7 @@ mod tests {
         let mut proposed = bench.add(1);
         bench.propose(1, true);
         let mut held = bench.add(2);
-        bench.writes.expire(bench.start, true);
+        bench.writes.expire(bench.start, Leader::Hopeless);
         assert!(not_done(&mut held));
         assert!(waits(&mut proposed));
     }
@@ -296,7 +298,7 @@ mod tests {
             let mut bench = bench();
             let mut answer = bench.add(1);
             bench.propose(1, leading);
-            bench.writes.expire(bench.after(5.0), false);
+            bench.writes.expire(bench.after(5.0), Leader::Known);
             assert!(unknown(&mut answer));
         }
     }
@@ -320,9 +322,9 @@ mod tests {
         bench.propose(3, false);
         bench.writes.term_begins(4, bench.after(2.0));
         assert_eq!(bench.propose(4, false), 0);
-        bench.writes.expire(bench.after(2.9), false);
+        bench.writes.expire(bench.after(2.9), Leader::Known);
         assert!(waits(&mut answer), "it may turn up in the new leader's log");
-        bench.writes.expire(bench.after(3.0), false);
+        bench.writes.expire(bench.after(3.0), Leader::Known);
         assert!(unknown(&mut answer));
     }
 
