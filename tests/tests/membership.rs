@@ -163,6 +163,22 @@ fn the_leader_can_be_removed_and_the_others_elect_another() {
     assert_eq!(cluster.http(next).must_get("/after"), b"x");
 }
 
+/// The one that is left has to know that it is alone, or it waits for the other one's vote.
+#[test]
+fn of_two_nodes_the_leader_can_be_removed_and_the_other_one_killed_right_after_the_answer() {
+    let cluster = Cluster::start(2);
+    cluster.http(1).must_put("/kept", "x");
+    let leader = cluster.wait_for_leader();
+    let stays = cluster.followers_of(leader)[0];
+    let answer = cluster.http(leader).delete(format!("/{leader}"));
+    assert_eq!((answer.status, answer.text()), (204, String::new()));
+    cluster.node(stays).kill();
+    cluster.node(leader).wait_for_exit(PATIENCE);
+    cluster.node(stays).start_and_wait();
+    assert_eq!(cluster.wait_for_leader(), stays);
+    assert_eq!(cluster.http(stays).must_get("/kept"), b"x");
+}
+
 #[test]
 fn a_dead_node_is_replaced_by_a_new_one() {
     let mut cluster = Cluster::start(3);

@@ -96,6 +96,8 @@ pub(super) struct Driver {
     leaderless_ticks: usize,
     /// Members that say that this node was removed, since it has had no leader.
     told_removed: BTreeSet<u64>,
+    /// Who asked this node for its own removal, which is applied: told at the end.
+    farewell: Option<Reply>,
     /// When to end, if this node was removed.
     end_at: Option<Instant>,
     stop: bool,
@@ -186,6 +188,7 @@ impl Driver {
             leader: 0,
             leaderless_ticks: 0,
             told_removed: BTreeSet::new(),
+            farewell: None,
             end_at: None,
             stop: false,
         };
@@ -204,6 +207,9 @@ impl Driver {
         self.writes.end(STOPPING);
         self.reads.end(STOPPING);
         self.changes.end(STOPPING);
+        if let Some(reply) = self.farewell.take() {
+            reply.send(Ok(()));
+        }
         ending
     }
 

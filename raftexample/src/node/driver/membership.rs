@@ -17,7 +17,11 @@ use crate::address::PeerUrl;
 use crate::members::ChangeRefused;
 use crate::node::{Change, Refused, Reply, REMOVED};
 
-/// How long a removed node goes on, so that the others hear of its removal and its client gets the answer.
+/// How long a removed node goes on, so that the others hear of its removal; and how long who asked it for its own removal
+/// waits for the answer. The last thing that a removed leader sends is that its removal is committed. Of two nodes, the
+/// one that is left is stuck if it never learns that: it still takes the other one for a member whose vote it needs.
+/// Nothing in the protocol acknowledges it, so the answer leaves time for it to arrive, which makes this unlikely, not
+/// impossible.
 const REMOVAL_LINGER: Duration = Duration::from_secs(1);
 
 impl Driver {
@@ -81,6 +85,9 @@ impl Driver {
             Ok(ConfChangeType::ConfChangeRemoveNode) => {
                 self.members.remove(id, entry.index);
                 log::info!("node {id} was removed from the cluster");
+                if id == self.id {
+                    self.farewell = self.changes.applied(change.id);
+                }
             }
             Ok(_) => self.add_member(id, &change.context),
             Err(_) => return Err(unreadable(&"its type is unknown")),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kvstore::Command;
 use raft_core::pb::{ConfChangeType, Snapshot};
 use std::path::Path;
-use tokio::sync::oneshot::Receiver;
+use tokio::sync::oneshot::{error::TryRecvError, Receiver};
 
 const BOOT: u64 = 77;
 
@@ -294,6 +294,23 @@ fn the_second_of_two_additions_of_one_id_has_no_effect_and_is_refused() {
     assert!(bench.append(3, vec![first, second], 5).is_ok());
     assert_eq!(bench.driver.members.url(4).map(ToString::to_string), Some("http://127.0.0.1:9".into()));
     assert!(matches!(waiting.try_recv(), Ok(Err(Refused::Change(_)))));
+}
+
+#[test]
+fn who_asks_a_node_for_its_own_removal_is_answered_at_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    assert!(bench.append(3, vec![], 3).is_ok());
+    let mut answer = bench.change(Change::Remove { id: 1 });
+    let change_type = ConfChangeType::ConfChangeRemoveNode as i32;
+    let change = ConfChange { id: BOOT + 1, change_type, node_id: 1, ..ConfChange::default() };
+    let data = change.encode_to_vec().into();
+    let remove = Entry { entry_type: EntryType::EntryConfChange as i32, ..entry(4, data) };
+    assert!(bench.append(3, vec![remove], 4).is_ok());
+    assert!(bench.driver.end_at.is_some());
+    assert_eq!(answer.try_recv(), Err(TryRecvError::Empty), "the others may not have heard of it");
+    bench.driver.run();
+    assert!(done(&mut answer));
 }
 
 #[test]
