@@ -83,7 +83,8 @@ const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The cluster id of the original raftexample; part of every data directory's identity.
 const CLUSTER_ID: u64 = 0x1000;
 
-/// Does what the command line says, in a cluster of this program; returns the exit code: 0, 1 for what went wrong, 2 for a wrong command line.
+/// Does what the command line says, in a cluster of this program; returns the exit code: 0, 1 for what went wrong, 2 for
+/// a wrong command line.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     run_as(words, &Dialect::own())
 }
@@ -141,6 +142,7 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
     let (stop, stopped) = watch::channel(false);
     let peer_server = Arc::new(PeerServer {
         own_id: options.id,
+        peers: running.peers,
         sink: running.sink,
         removed: running.removed,
         check_snapshot: running.check_snapshot,

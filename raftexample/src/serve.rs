@@ -13,8 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddr
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -52,7 +51,7 @@ fn listen(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
 /// Answers requests with `answer` until `stop` becomes true, then finishes those that have begun.
 ///
 /// `header_timeout` limits how long a connection may take for a request's header, idle time before it included.
-pub async fn accept<A, F>(
+pub async fn accept<A, F, B>(
     listener: TcpListener,
     header_timeout: Option<Duration>,
     mut stop: watch::Receiver<bool>,
@@ -60,7 +59,8 @@ pub async fn accept<A, F>(
 ) -> io::Result<()>
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
-    F: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     // Every connection holds a sender that is never used: when the last is dropped, all have ended.
@@ -110,6 +110,7 @@ async fn told_to_stop(stop: &mut watch::Receiver<bool>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::Full;
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use tokio::sync::Notify;

@@ -46,6 +46,7 @@ use crate::address::PeerUrl;
 use crate::cli::NodeOptions;
 use crate::codec::{Codec, Dialect, RequestId};
 use crate::members::ChangeRefused;
+use crate::transport::peer::Peers;
 use crate::transport::server::SnapshotCheck;
 use crate::transport::{Event, Removed, Sink, Transport};
 
@@ -223,6 +224,8 @@ pub struct Running {
     pub thread: JoinHandle<Ending>,
     /// Brings the transport's events to it.
     pub sink: Sink,
+    /// Who may dial, for the peer server.
+    pub peers: Arc<Peers>,
     /// Who was removed, for the peer server.
     pub removed: Removed,
     /// Whether a snapshot could be restored, for the peer server.
@@ -242,6 +245,7 @@ pub fn start(
     let removed = Removed::default();
     let sink = sink(sender.clone());
     let transport = Transport::new(options.id, Arc::clone(&sink), runtime);
+    let peers = transport.registry();
     let driver =
         driver::Driver::new(options, dialect, boot, (disk, recovered), transport, Arc::clone(&removed), inbox)?;
     let store = driver.store();
@@ -260,7 +264,7 @@ pub fn start(
     let (cluster, codec) = (options.cluster.clone(), Arc::clone(&dialect.codec));
     let check_snapshot: SnapshotCheck =
         Arc::new(move |snapshot| codec.decode_image(snapshot, &cluster).map(drop).map_err(|error| error.to_string()));
-    Ok(Running { handle: NodeHandle { shared: Arc::new(shared) }, thread, sink, removed, check_snapshot })
+    Ok(Running { handle: NodeHandle { shared: Arc::new(shared) }, thread, sink, peers, removed, check_snapshot })
 }
 
 fn sink(inbox: Sender<Input>) -> Sink {

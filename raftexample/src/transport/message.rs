@@ -111,7 +111,10 @@ mod tests {
     #[test]
     fn a_forwarded_proposal_is_read() {
         // Captured from follower 2, with 53 bytes of gob.
-        let head = [0, 0, 0, 0, 0, 0, 0, 0x5d, 8, 2, 16, 1, 24, 2, 32, 0, 40, 0, 48, 0, 0x3a, 0x3d, 8, 0, 16, 0, 24, 0, 0x22, 0x35];
+        let head = [
+            0, 0, 0, 0, 0, 0, 0, 0x5d, 8, 2, 16, 1, 24, 2, 32, 0, 40, 0, 48, 0, 0x3a, 0x3d, 8, 0, 16, 0, 24, 0, 0x22,
+            0x35,
+        ];
         let bytes = [&head[..], &[0x67; 53], &REST].concat();
         let found = Decoder.frame(&mut BytesMut::from(&bytes[..])).unwrap();
         let Some(Frame::Message(message)) = found else { panic!("{found:?}") };

@@ -1,28 +1,49 @@
-//! How nodes talk to each other: etcd's rafthttp, of which this holds the pipeline (`POST /raft`, one message each).
+//! How nodes talk to each other: etcd's rafthttp, so that a node of etcd's original example is a peer like any other.
 //!
 //! Raft asks little of a network: messages may be lost, doubled, reordered, delayed. What it must not do is wait. The
 //! raft thread hands messages over with [`Transport::send`], which only ever puts them into bounded queues; sockets are
 //! the business of tasks on the tokio runtime. What cannot be delivered comes back as an [`Event`], so that the leader
 //! stops streaming to a peer that does not hear it.
 //!
-//! Each peer has three [lanes](pipeline), each a queue with a task and a connection of its own, because one slow message
-//! must not hold up another that matters more:
+//! # Channels
 //!
-//! | lane | carries | why apart |
+//! Everything is HTTP/1.1 on one port. Between two nodes there are, in each direction:
+//!
+//! | channel | carries | path |
 //! |---|---|---|
-//! | control | heartbeats, votes, reads | small and urgent: late heartbeats cause elections |
-//! | log | entries and their acknowledgements, forwarded proposals | kept in order, or the follower refuses them |
-//! | snapshot | snapshots | large and rare |
+//! | [`msgapp`] stream | a leader's entries, in a shorthand | `GET /raft/stream/msgapp/<receiver>` |
+//! | [`message`] stream | everything else that is small | `GET /raft/stream/message/<receiver>` |
+//! | [`pipeline`] | snapshots, and whatever no stream can take now | `POST /raft` |
+//! | [`probing`] | "do you live?" | `GET /raft/probing` |
 //!
-//! Versions 3.4 to 3.8 of etcd's protocol agree on all of this. [`headers`] has the names, [`server`] the receiving side
-//! with its checks.
+//! The receiver dials a [`stream`], and the sender answers it with messages for as long as both live. [`incoming`] is the
+//! side that dials, [`outgoing`] the side that serves. [`peer`] holds what belongs to one peer and chooses the channel,
+//! [`server`] answers requests, with etcd's checks in etcd's order; [`wire`] is what a message looks like, [`headers`]
+//! what every request says about its sender.
 //!
-//! What is left out, and answered with 404, which every version takes for "not now": the long-lived streams, over which
-//! two nodes that have them would rather talk; chunked snapshots; TLS.
+//! # Trust
+//!
+//! Whatever a peer sends may be wrong, and must then cost little: each frame and body has a limit, memory grows with what
+//! has arrived and not with what a prefix announces, and a byte that cannot be understood ends that connection only. In
+//! the other direction more care is due: processes of the original end when a peer sends them what they do not expect.
+//!
+//! Versions 3.4 to 3.8 of etcd's protocol agree on all of this.
+//!
+//! What is left out: snapshots in pieces from file to file (`/raft/snapshot` is answered with 404, and the original has
+//! none either); TLS.
 
+mod connection;
 pub mod headers;
+pub mod incoming;
+pub mod message;
+pub mod msgapp;
+pub mod outgoing;
+pub mod peer;
 pub mod pipeline;
+pub mod probing;
 pub mod server;
+pub mod stream;
+pub mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,7 +53,7 @@ use raft_core::pb::{Entry, Message, MessageType};
 use tokio::runtime::Handle;
 
 use crate::address::PeerUrl;
-use pipeline::Peer;
+use peer::{Link, Peer, Peers};
 
 /// Something that the raft thread should know.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,8 +89,8 @@ pub enum Event {
 /// Takes events to the raft thread, without waiting; gives the event back when its inbox is full.
 pub type Sink = Arc<dyn Fn(Event) -> Result<(), Box<Event>> + Send + Sync>;
 
-/// Ids that were removed from the cluster, with the index of the entry that did it. A lock, because the peer server asks on every request and the raft thread
-/// changes it once in a cluster's life.
+/// Ids that were removed from the cluster, with the index of the entry that did it. A lock, because the peer server asks
+/// on every request and the raft thread changes it once in a cluster's life.
 pub type Removed = Arc<RwLock<BTreeMap<u64, u64>>>;
 
 /// The sending side: who is reachable where. Owned by the raft thread.
@@ -77,7 +98,9 @@ pub struct Transport {
     own_id: u64,
     sink: Sink,
     runtime: Handle,
-    peers: BTreeMap<u64, (PeerUrl, Peer)>,
+    peers: BTreeMap<u64, Peer>,
+    /// The same peers, for the server.
+    registry: Arc<Peers>,
 }
 
 /// Messages that [`Transport::send`] could not even queue.
@@ -94,20 +117,28 @@ pub struct Lost {
 impl Transport {
     /// A transport without peers; its tasks run on `runtime`.
     pub fn new(own_id: u64, sink: Sink, runtime: Handle) -> Transport {
-        Transport { own_id, sink, runtime, peers: BTreeMap::new() }
+        Transport { own_id, sink, runtime, peers: BTreeMap::new(), registry: Arc::default() }
     }
 
-    /// Lets messages to `id` go to `url` from now on. Nothing happens for this node's own id.
+    /// Who may dial this node.
+    pub fn registry(&self) -> Arc<Peers> {
+        Arc::clone(&self.registry)
+    }
+
+    /// Lets messages to `id` go to `url` from now on, and takes those that come from there. Nothing happens for this
+    /// node's own id.
     pub fn add(&mut self, id: u64, url: &PeerUrl) {
-        if id == self.own_id || self.peers.get(&id).is_some_and(|(known, _)| known == url) {
+        if id == self.own_id || self.peers.get(&id).is_some_and(|peer| peer.url() == url) {
             return;
         }
-        let peer = Peer::start(self.own_id, id, url.clone(), Arc::clone(&self.sink), &self.runtime);
-        self.peers.insert(id, (url.clone(), peer));
+        let link = Link::new(self.own_id, id, url.clone(), Arc::clone(&self.sink));
+        self.registry.insert(Arc::clone(&link));
+        self.peers.insert(id, Peer::start(link, &self.runtime));
     }
 
     /// Forgets a peer. What is queued for it is still sent: the news of its own removal may be among it.
     pub fn remove(&mut self, id: u64) {
+        self.registry.remove(id);
         self.peers.remove(&id);
     }
 
@@ -116,7 +147,7 @@ impl Transport {
         let mut lost = Lost::default();
         for message in messages {
             let refused = match self.peers.get(&message.to) {
-                Some((_, peer)) => peer.queue(message).err(),
+                Some(peer) => peer.queue(message).err(),
                 None => Some(message),
             };
             let Some(message) = refused else { continue };

@@ -24,7 +24,7 @@
 //!
 //! What is left out: every other type of message. The other direction of this stream carries heartbeats only.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use prost::Message as _;
 use raft_core::pb::{Message, MessageType};
 
@@ -195,6 +195,7 @@ fn integer_at(buffer: &[u8], offset: usize) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use raft_core::pb::Entry;
 
     /// The frames that the original sent from node 1 to node 2, taken together (a leader's first seconds).
@@ -211,12 +212,11 @@ mod tests {
             let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
             digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
         };
-        let whole = "02 0000000000000026 08031002180120042801 3003 3a06080010041804 40034a0a12080a0228001000180050005800";
+        let whole =
+            "02 0000000000000026 08031002180120042801 3003 3a06080010041804 40034a0a12080a0228001000180050005800";
         let empty = "01 0000000000000000 0000000000000004";
-        let with_entry = format!(
-            "01 0000000000000001 0000000000000038 08001004180522 30 {} 0000000000000004",
-            "67".repeat(48)
-        );
+        let with_entry =
+            format!("01 0000000000000001 0000000000000038 08001004180522 30 {} 0000000000000004", "67".repeat(48));
         vec![
             (hex("00"), Frame::Heartbeat),
             (hex(whole), append(1, 3, vec![entry(4, Bytes::new())], 3)),
@@ -261,7 +261,8 @@ mod tests {
     #[test]
     fn a_change_of_the_membership_is_read() {
         // Captured: entry 20105 adds node 4; the position before it was (2, 20104).
-        let mut bytes = vec![1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x28, 8, 1, 16, 2, 24, 0x89, 0x9d, 1, 0x22];
+        let mut bytes =
+            vec![1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x28, 8, 1, 16, 2, 24, 0x89, 0x9d, 1, 0x22];
         bytes.extend_from_slice(b"\x1e\x08\x01\x10\x00\x18\x04\x22\x16http://127.0.0.1:23034\0\0\0\0\0\0\x4e\x88");
         let mut decoder = Decoder { position: Position { term: 2, index: 20_104 }, ..Decoder::new(1, 2) };
         let found = frames(&mut decoder, &mut BytesMut::from(&bytes[..]));

@@ -1,34 +1,50 @@
-//! The receiving side: what a peer may ask, and etcd's answers in etcd's order of checks.
+//! The answering side: what a peer may ask, and etcd's answers in etcd's order of checks, of which the first that fails
+//! answers.
 //!
 //! | path | method | answer |
 //! |---|---|---|
 //! | `/raft` | POST | one message; 204 once the raft thread's inbox has it |
-//! | `/raft/probing` | GET | 200, JSON with the time: the peer is alive |
-//! | `/raft/stream/…` | GET | 404 `error sender not found`, etcd's word for "not now": streams are not served yet |
+//! | `/raft/stream/<kind>/<id>` | GET | 200, and messages for node `id` for as long as both live |
+//! | `/raft/probing` | GET | 200, JSON with the time: this node is alive |
 //! | anything else | any | 404 |
 //!
-//! The checks of a post, first failure wins: method 405, version 412, cluster 412, removed sender 403 (only for a sender
-//! that asks to be told), size 413, protobuf 400, receiver 412, snapshot 400, room in the inbox 503.
+//! | check of a post | answer | | check of a stream | answer |
+//! |---|---|---|---|---|
+//! | method | 405 | | method | 405 |
+//! | version | 412 | | version | 412 |
+//! | cluster | 412 | | cluster | 412 |
+//! | sender was removed | 403 | | kind of stream; id | 404 |
+//! | size | 413 | | receiver was removed | 410 |
+//! | is a message | 400 | | receiver is a peer | 404 |
+//! | addressed to this node | 412 | | addressed to this node | 412 |
+//! | snapshot can be restored | 400 | | | |
+//! | room in the inbox | 503 | | | |
 //!
-//! Two of them are ours. A message for another id would be taken for our own: a vote given in somebody else's name. And
-//! a snapshot that cannot be restored must be refused before the state that it was to replace is given up.
+//! 403 and 410 get those only who ask for them: a process of the original ends over either. Two checks are ours. A
+//! message for another id would be taken for our own: a vote given in somebody else's name. And a snapshot that cannot be
+//! restored must be refused before the state that it was to replace is given up.
 //!
 //! What is left out: who may connect. Peers trust each other until there is TLS.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderMap, HeaderValue, ALLOW, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
-use prost::Message as _;
 use raft_core::pb::{Message, MessageType, Snapshot};
 
-use super::{headers, Event, Removed, Sink};
+use super::outgoing::Outgoing;
+use super::peer::Peers;
+use super::stream::Kind;
+use super::{headers, pipeline, probing, wire, Event, Removed, Sink};
 
+/// Where streams are; kind and id follow.
+const STREAMS: &str = "/raft/stream/";
 /// A body may not be longer. Memory is used as bytes arrive, not as a length announces them.
 pub const MESSAGE_MAX_BYTES: usize = 512 << 20;
 
@@ -40,6 +56,8 @@ pub type SnapshotCheck = Arc<dyn Fn(&Snapshot) -> Result<(), String> + Send + Sy
 pub struct PeerServer {
     /// This node.
     pub own_id: u64,
+    /// Who may dial.
+    pub peers: Arc<Peers>,
     /// Where messages go.
     pub sink: Sink,
     /// Who must be told that they were removed.
@@ -48,19 +66,72 @@ pub struct PeerServer {
     pub check_snapshot: SnapshotCheck,
 }
 
+/// The body of an answer.
+pub enum PeerBody {
+    /// Known when the answer begins.
+    Whole(Full<Bytes>),
+    /// A stream of messages.
+    Stream(Box<Outgoing>),
+}
+
 impl PeerServer {
     /// Answers one request.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<PeerBody>, Infallible> {
         let path = request.uri().path();
-        Ok(if path == "/raft" {
-            self.pipeline(request).await
-        } else if path == "/raft/probing" {
-            probing()
-        } else if path.starts_with("/raft/stream/") {
-            no_stream(request.method(), request.headers())
-        } else {
-            text(StatusCode::NOT_FOUND, "404 page not found")
-        })
+        if let Some(rest) = path.strip_prefix(STREAMS) {
+            return Ok(self.stream(request.method(), request.headers(), rest));
+        }
+        let answer = match path {
+            pipeline::PATH => self.pipeline(request).await,
+            probing::PATH => probe_answer(),
+            _ => text(StatusCode::NOT_FOUND, "404 page not found"),
+        };
+        Ok(answer.map(PeerBody::Whole))
+    }
+
+    /// `rest` is the path behind `/raft/stream/`.
+    fn stream(&self, method: &Method, request_headers: &HeaderMap, rest: &str) -> Response<PeerBody> {
+        if method != Method::GET {
+            return method_not_allowed("GET").map(PeerBody::Whole);
+        }
+        let mut response = match self.open_stream(request_headers, rest) {
+            Ok(stream) => Response::new(PeerBody::Stream(Box::new(stream))),
+            Err(refusal) => refusal.map(PeerBody::Whole),
+        };
+        headers::set(response.headers_mut(), headers::SERVER_VERSION, headers::OWN_VERSION);
+        headers::set(response.headers_mut(), headers::CLUSTER_ID, headers::CLUSTER_ID_VALUE);
+        response
+    }
+
+    // The error is the answer to send: nothing is gained by boxing it.
+    #[allow(clippy::result_large_err)]
+    fn open_stream(&self, request_headers: &HeaderMap, rest: &str) -> Result<Outgoing, Response<Full<Bytes>>> {
+        let not_found = |reason| text(StatusCode::NOT_FOUND, reason);
+        headers::check(request_headers).map_err(|mismatch| text(StatusCode::PRECONDITION_FAILED, mismatch.text()))?;
+        let (name, id) = rest.rsplit_once('/').ok_or_else(|| not_found("invalid path"))?;
+        let kind = Kind::by_name(name).ok_or_else(|| not_found("invalid path"))?;
+        let id = headers::parse_id(id).ok_or_else(|| not_found("invalid from"))?;
+        self.tell_removed(request_headers, id, StatusCode::GONE)?;
+        let link = self.peers.get(id).ok_or_else(|| not_found("error sender not found"))?;
+        let to = request_headers.get(headers::RAFT_TO).and_then(|value| value.to_str().ok());
+        if to != Some(format!("{:x}", self.own_id).as_str()) {
+            return Err(text(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
+        }
+        Ok(link.attach(kind))
+    }
+
+    /// Refuses a removed member, if it has asked to be told.
+    #[allow(clippy::result_large_err)]
+    fn tell_removed(&self, headers: &HeaderMap, id: u64, status: StatusCode) -> Result<(), Response<Full<Bytes>>> {
+        let removed_at = self.removed.read().get(&id).copied();
+        match removed_at.filter(|_| headers.contains_key(headers::TELL_REMOVED)) {
+            None => Ok(()),
+            Some(index) => {
+                let mut refusal = text(status, "removed member");
+                refusal.headers_mut().insert(headers::REMOVED_AT, HeaderValue::from(index));
+                Err(refusal)
+            }
+        }
     }
 
     async fn pipeline<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
@@ -73,7 +144,7 @@ impl PeerServer {
         }
         let mut response = match self.admit(request.headers()) {
             Ok(()) => match Limited::new(request.into_body(), MESSAGE_MAX_BYTES).collect().await {
-                Ok(body) => self.deliver(body.aggregate()),
+                Ok(body) => self.deliver(body.to_bytes()),
                 Err(error) if error.is::<http_body_util::LengthLimitError>() => {
                     text(StatusCode::PAYLOAD_TOO_LARGE, "raft message too large")
                 }
@@ -89,21 +160,19 @@ impl PeerServer {
     #[allow(clippy::result_large_err)]
     fn admit(&self, headers: &HeaderMap) -> Result<(), Response<Full<Bytes>>> {
         headers::check(headers).map_err(|mismatch| text(StatusCode::PRECONDITION_FAILED, mismatch.text()))?;
-        let asks = headers.contains_key(headers::TELL_REMOVED);
-        let removed_at = headers::sender(headers).and_then(|id| self.removed.read().get(&id).copied());
-        match removed_at.filter(|_| asks) {
+        match headers::sender(headers) {
+            Some(id) => self.tell_removed(headers, id, StatusCode::FORBIDDEN),
             None => Ok(()),
-            Some(index) => {
-                let mut refusal = text(StatusCode::FORBIDDEN, "removed member");
-                refusal.headers_mut().insert(headers::REMOVED_AT, HeaderValue::from(index));
-                Err(refusal)
-            }
         }
     }
 
-    fn deliver(&self, body: impl Buf) -> Response<Full<Bytes>> {
-        let Ok(mut message) = Message::decode(body) else {
-            return text(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
+    fn deliver(&self, body: Bytes) -> Response<Full<Bytes>> {
+        let message = match wire::decode(body) {
+            Ok(message) => message,
+            Err(error) => {
+                log::debug!("refused a message: {error}");
+                return text(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
+            }
         };
         if is_local(&message) {
             // etcd answers 204 and lets its raft ignore them.
@@ -112,7 +181,6 @@ impl PeerServer {
         if message.to != self.own_id {
             return text(StatusCode::PRECONDITION_FAILED, "to field mismatch");
         }
-        message.snapshot = message.take_snapshot();
         if let Some(Err(reason)) = message.snapshot.as_deref().map(|snapshot| (self.check_snapshot)(snapshot)) {
             log::warn!("refused a snapshot from node {}: {reason}", message.from);
             return text(StatusCode::BAD_REQUEST, "snapshot cannot be restored");
@@ -125,7 +193,7 @@ impl PeerServer {
 }
 
 /// Types that never come from another node.
-fn is_local(message: &Message) -> bool {
+pub(super) fn is_local(message: &Message) -> bool {
     match message.kind() {
         None => true,
         Some(kind) => matches!(
@@ -144,40 +212,36 @@ fn is_local(message: &Message) -> bool {
     }
 }
 
-fn no_stream(method: &Method, request_headers: &HeaderMap) -> Response<Full<Bytes>> {
-    if method != Method::GET {
-        return method_not_allowed("GET");
+impl Body for PeerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            PeerBody::Whole(body) => Pin::new(body).poll_frame(context),
+            PeerBody::Stream(body) => Pin::new(body).poll_frame(context),
+        }
     }
-    let mut response = match headers::check(request_headers) {
-        Err(mismatch) => text(StatusCode::PRECONDITION_FAILED, mismatch.text()),
-        Ok(()) => text(StatusCode::NOT_FOUND, "error sender not found"),
-    };
-    response.headers_mut().insert(headers::SERVER_VERSION, HeaderValue::from_static(headers::OWN_VERSION));
-    response.headers_mut().insert(headers::CLUSTER_ID, HeaderValue::from_static(headers::CLUSTER_ID_VALUE));
-    response
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            PeerBody::Whole(body) => body.is_end_stream(),
+            PeerBody::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            PeerBody::Whole(body) => body.size_hint(),
+            PeerBody::Stream(_) => SizeHint::default(),
+        }
+    }
 }
 
-fn probing() -> Response<Full<Bytes>> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let body = format!("{{\"OK\":true,\"Now\":\"{}\"}}\n", rfc3339(now.as_secs(), now.subsec_nanos()));
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn probe_answer() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(probing::answer())));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
-}
-
-/// A time in UTC as RFC 3339 writes it. The calendar repeats every 400 years = 146 097 days; counted from the first of
-/// March, so that the leap day comes last.
-fn rfc3339(unix_seconds: u64, nanos: u32) -> String {
-    let (days, second) = (unix_seconds / 86_400 + 719_468, unix_seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
 }
 
 fn empty() -> Response<Full<Bytes>> {
@@ -202,7 +266,9 @@ fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transport::peer::Link;
     use parking_lot::Mutex;
+    use prost::Message as _;
 
     struct Bench {
         server: PeerServer,
@@ -212,6 +278,7 @@ mod tests {
     fn bench() -> Bench {
         let taken = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&taken);
+        let peers = Arc::<Peers>::default();
         let sink: Sink = Arc::new(move |event| {
             if kept.lock().len() == 2 {
                 return Err(Box::new(event));
@@ -223,7 +290,8 @@ mod tests {
             Arc::new(|snapshot| if snapshot.data == "good" { Ok(()) } else { Err("bad".into()) });
         let removed: Removed = Arc::default();
         removed.write().insert(9, 1);
-        Bench { server: PeerServer { own_id: 2, sink, removed, check_snapshot }, taken }
+        peers.insert(Link::new(2, 1, "http://127.0.0.1:1".parse().unwrap(), Arc::clone(&sink)));
+        Bench { server: PeerServer { own_id: 2, peers, sink, removed, check_snapshot }, taken }
     }
 
     fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
@@ -334,11 +402,62 @@ mod tests {
         }
     }
 
+    /// Asks for a stream: path, and headers that differ from what node 1 would send. Answers status and text.
+    fn ask(path: &str, change: &[(&'static str, Option<&'static str>)]) -> (u16, String) {
+        let mut headers = HeaderMap::new();
+        let usual = [
+            (headers::CLUSTER_ID, Some("1000")),
+            (headers::SERVER_VERSION, Some("3.4.23")),
+            (headers::RAFT_TO, Some("2")),
+        ];
+        for &(name, value) in usual.iter().chain(change) {
+            headers.remove(name);
+            value.map(|value| headers.insert(name, HeaderValue::from_static(value)));
+        }
+        let bench = bench();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let response = bench.server.stream(&Method::GET, &headers, path);
+            assert_eq!(response.headers()[headers::SERVER_VERSION], "3.4.23", "on refusals too");
+            assert_eq!(response.headers()[headers::CLUSTER_ID], "1000");
+            let status = response.status().as_u16();
+            let mut body = response.into_body();
+            let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            (status, String::from_utf8_lossy(&first).trim_end().to_string())
+        })
+    }
+
     #[test]
-    fn times_are_written_as_rfc_3339() {
-        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00.000000000Z");
-        assert_eq!(rfc3339(951_782_400, 1), "2000-02-29T00:00:00.000000001Z");
-        assert_eq!(rfc3339(1_709_251_199, 999_999_999), "2024-02-29T23:59:59.999999999Z");
-        assert_eq!(rfc3339(4_107_542_400, 0), "2100-03-01T00:00:00.000000000Z");
+    fn a_stream_begins_with_a_heartbeat() {
+        assert_eq!(ask("msgapp/1", &[]), (200, "\0".into()));
+        assert_eq!(ask("message/1", &[]).0, 200);
+    }
+
+    #[test]
+    fn the_first_failing_check_of_a_stream_answers() {
+        let no_version = (headers::SERVER_VERSION, None);
+        let other_cluster = (headers::CLUSTER_ID, Some("1001"));
+        let tell = (headers::TELL_REMOVED, Some("1"));
+        let misdirected = (headers::RAFT_TO, Some("3"));
+        assert_eq!(ask("what/x", &[no_version, other_cluster]), (412, "incompatible version".into()));
+        assert_eq!(ask("what/x", &[other_cluster]), (412, "cluster ID mismatch".into()));
+        for path in ["what/x", "msgappv2/1", "msgapp", "msgapp/1/1", ""] {
+            assert_eq!(ask(path, &[]), (404, "invalid path".into()), "{path}");
+        }
+        assert_eq!(ask("msgapp/x", &[misdirected]), (404, "invalid from".into()));
+        assert_eq!(ask("msgapp/9", &[misdirected, tell]), (410, "removed member".into()));
+        assert_eq!(
+            ask("msgapp/9", &[misdirected]),
+            (404, "error sender not found".into()),
+            "nobody ends who did not ask"
+        );
+        assert_eq!(ask("msgapp/1", &[misdirected]), (412, "to field mismatch".into()));
+        assert_eq!(ask("msgapp/1", &[(headers::RAFT_TO, None)]), (412, "to field mismatch".into()));
+    }
+
+    #[test]
+    fn a_stream_is_fetched_and_nothing_else() {
+        let response = bench().server.stream(&Method::POST, &HeaderMap::new(), "msgapp/1");
+        assert_eq!((response.status().as_u16(), &response.headers()[ALLOW]), (405, &HeaderValue::from_static("GET")));
     }
 }

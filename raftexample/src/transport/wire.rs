@@ -204,7 +204,9 @@ mod tests {
                 assert!(part.entries.len() <= 2);
             }
         }
-        for bytes in [&b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"[..], b"\x0b", b"\x3a\xff\xff\xff\xff\x0f", b"\x80"] {
+        for bytes in
+            [&b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"[..], b"\x0b", b"\x3a\xff\xff\xff\xff\x0f", b"\x80"]
+        {
             assert!(decode(Bytes::copy_from_slice(bytes)).is_err());
         }
     }

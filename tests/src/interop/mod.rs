@@ -15,6 +15,9 @@
 //! index that it does not have (a wiped data folder), removal of a node that it does not know, status 403 or 410, and a
 //! restart after it has taken a snapshot (it then never serves clients again).
 //!
+//! **What it gets wrong by itself**, so that a test must not blame anybody for it: a snapshot may lack the last entry before
+//! its index, because it does not wait for its store.
+//!
 //! The original acknowledges a write before it is committed, and drops those that it cannot forward at once. Only what
 //! *our* nodes acknowledge must never be lost; writes at an original are looked for, and repeated.
 
@@ -185,6 +188,18 @@ impl Mixed {
                 left.is_empty().then_some(())
             });
         }
+    }
+
+    /// Those of these writes that a node does not hold.
+    pub fn lacking(&self, id: u64, written: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let node = self.node(id);
+        let mut connection = node.http().connect().expect("a node that serves");
+        let mut lacks = |key: &str, value: &str| node.value(&mut connection, key).as_deref() != Some(value.as_bytes());
+        written
+            .iter()
+            .filter(|(key, value)| lacks(key, value))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     /// Repeats those of these writes that the original `id`, at which they were made, does not come to hold.

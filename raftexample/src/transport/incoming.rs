@@ -1,0 +1,172 @@
+//! Streams that we dial: a peer's messages arrive here.
+//!
+//! One task for each peer and kind dials, reads until the stream ends, and dials again, for as long as the peer is a
+//! member. A stream ends when the peer ends it, when a byte is wrong, or when nothing has come for
+//! [five seconds](super::stream::SILENCE_TIMEOUT), which is how a peer is noticed whose network has gone without a word.
+//!
+//! **Dialling again** begins at once at etcd's pace, ten times a second, and slows down while the peer goes on refusing.
+//! A peer that is back dials us, too, and that ends the pause: it is awake.
+//!
+//! **What arrives** goes into the raft thread's inbox. If that is full, the message is dropped, as on a bad network:
+//! waiting would only make the next ones as late as this one.
+//!
+//! What is left out: snapshots. They are posted, and one that comes this way is dropped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Response, StatusCode};
+use raft_core::pb::{Message, MessageType};
+use tokio::time::{sleep, timeout};
+
+use super::peer::{Channel, Link};
+use super::server::is_local;
+use super::stream::{Frame, Kind, SILENCE_TIMEOUT};
+use super::{connection, headers, Event};
+
+/// Pause before dialling again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// After so many failures in a row the pause doubles, and again after as many more.
+const FAILURES_PER_PACE: u32 = 20;
+/// It doubles this often at most, to 1.6 seconds.
+const SLOWEST_PACE: u32 = 4;
+/// A buffer that has grown beyond this is given back once it is empty.
+const BUFFER_KEPT_BYTES: usize = 256 << 10;
+/// More of a refusal's text is not read.
+const REFUSAL_MAX_BYTES: usize = 4 << 10;
+
+/// Why a stream ended, or never began.
+enum Ended {
+    /// In words.
+    Because(String),
+    /// The peer says that this node is no member any more, since the entry at this index.
+    Removed { at: u64 },
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Because(reason) => f.write_str(reason),
+            Ended::Removed { .. } => f.write_str("it says that this node was removed"),
+        }
+    }
+}
+
+/// Receives this peer's messages of this kind, until the task is aborted.
+pub(super) async fn receive(link: Arc<Link>, kind: Kind) {
+    let mut failures = 0;
+    loop {
+        let ended = match dial(&link, kind).await {
+            Ok(stream) => {
+                failures = 0;
+                link.note_active(Channel::of(kind));
+                read(&link, kind, stream).await
+            }
+            Err(ended) => ended,
+        };
+        if let Ended::Removed { at } = ended {
+            link.tell(Event::ToldRemoved { by: link.id, at }).await;
+        }
+        link.note_inactive(Channel::of(kind), &format_args!("{} stream: {ended}", kind.name()));
+        sleep(PAUSE).await;
+        // An error means that the peer has not dialled us meanwhile.
+        let _ = timeout(pause_after(failures) - PAUSE, link.awake.notified()).await;
+        failures = failures.saturating_add(1);
+    }
+}
+
+fn pause_after(failures: u32) -> Duration {
+    PAUSE * 2_u32.pow((failures / FAILURES_PER_PACE).min(SLOWEST_PACE))
+}
+
+/// An open stream, and what must be kept for it to stay open.
+struct Stream {
+    body: Incoming,
+    _sender: connection::Sender,
+}
+
+async fn dial(link: &Link, kind: Kind) -> Result<Stream, Ended> {
+    let mut sender = connection::open(&link.url).await.map_err(Ended::Because)?;
+    let path = format!("/raft/stream/{}/{:x}", kind.name(), link.own_id);
+    let mut request = headers::request(Method::GET, &path, &link.url, link.own_id, Full::default());
+    headers::set(request.headers_mut(), headers::RAFT_TO, &format!("{:x}", link.id));
+    match timeout(SILENCE_TIMEOUT, sender.send_request(request)).await {
+        Ok(Ok(response)) => judge(response).await.map(|body| Stream { body, _sender: sender }),
+        Ok(Err(error)) => Err(Ended::Because(error.to_string())),
+        Err(_) => Err(Ended::Because(format!("no answer within {SILENCE_TIMEOUT:?}"))),
+    }
+}
+
+async fn judge(response: Response<Incoming>) -> Result<Incoming, Ended> {
+    let status = response.status();
+    if let (StatusCode::GONE, Some(at)) = (status, headers::removed_at(response.headers())) {
+        return Err(Ended::Removed { at });
+    }
+    if status != StatusCode::OK {
+        let body = Limited::new(response.into_body(), REFUSAL_MAX_BYTES).collect();
+        let text = match timeout(SILENCE_TIMEOUT, body).await {
+            Ok(Ok(text)) => text.to_bytes(),
+            _ => Default::default(),
+        };
+        let text = String::from_utf8_lossy(&text).trim().escape_debug().to_string();
+        return Err(Ended::Because(format!("it answers {status}: {text}")));
+    }
+    headers::check_answer(response.headers()).map_err(|reason| Ended::Because(reason.to_string()))?;
+    Ok(response.into_body())
+}
+
+/// Reads frames until the stream ends; says why it did.
+async fn read(link: &Link, kind: Kind, mut stream: Stream) -> Ended {
+    let mut decoder = kind.decoder(link.id, link.own_id);
+    let mut buffer = BytesMut::new();
+    loop {
+        let piece = match timeout(SILENCE_TIMEOUT, stream.body.frame()).await {
+            Ok(Some(Ok(piece))) => piece,
+            Ok(Some(Err(error))) => return Ended::Because(error.to_string()),
+            Ok(None) => return Ended::Because("it ended the stream".into()),
+            Err(_) => return Ended::Because(format!("silent for {SILENCE_TIMEOUT:?}")),
+        };
+        // Trailers mean nothing here.
+        let Ok(data) = piece.into_data() else { continue };
+        buffer.extend_from_slice(&data);
+        loop {
+            match decoder.frame(&mut buffer) {
+                Ok(Some(Frame::Heartbeat)) => {}
+                Ok(Some(Frame::Message(message))) => deliver(link, message),
+                Ok(None) => break,
+                Err(error) => return Ended::Because(error.to_string()),
+            }
+        }
+        if buffer.is_empty() && buffer.capacity() > BUFFER_KEPT_BYTES {
+            buffer = BytesMut::new();
+        }
+    }
+}
+
+fn deliver(link: &Link, message: Message) {
+    let kind = message.kind();
+    if is_local(&message) || message.to != link.own_id || kind == Some(MessageType::MsgSnap) {
+        log::debug!("dropped a message {kind:?} to node {} from node {}'s stream", message.to, link.id);
+        return;
+    }
+    if (link.sink)(Event::Message(message)).is_err() {
+        log::debug!("dropped a message {kind:?} from node {}: too many are waiting", link.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dialling_again_begins_at_etcds_pace_and_slows_down_to_a_limit() {
+        assert_eq!(pause_after(0), Duration::from_millis(100));
+        assert_eq!(pause_after(FAILURES_PER_PACE - 1), Duration::from_millis(100));
+        assert_eq!(pause_after(FAILURES_PER_PACE), Duration::from_millis(200));
+        assert_eq!(pause_after(u32::MAX), Duration::from_millis(1_600));
+    }
+}

@@ -1,0 +1,225 @@
+//! One peer: every channel between it and this node, and the choice among them for each message.
+//!
+//! | message | goes |
+//! |---|---|
+//! | snapshot | by post, always: on a stream everything else would wait behind it |
+//! | a leader's entries | on the `msgapp` stream, if the peer has dialled it |
+//! | everything else, and entries while that stream is not there | on the `message` stream, if the peer has dialled it |
+//! | whatever is left | by post |
+//!
+//! Order is kept within one channel only. When a stream comes or goes messages may overtake each other, which Raft takes
+//! for a bad network and repairs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use raft_core::pb::{Message, MessageType};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
+
+use super::outgoing::{Outgoing, Outlet, Refused};
+use super::pipeline::Pipeline;
+use super::stream::Kind;
+use super::{incoming, probing, Event, Sink};
+use crate::address::PeerUrl;
+
+/// What the tasks of one peer have in common.
+pub struct Link {
+    pub(super) own_id: u64,
+    pub(super) id: u64,
+    pub(super) url: PeerUrl,
+    pub(super) sink: Sink,
+    /// Told when the peer dials us: it is there.
+    pub(super) awake: Notify,
+    msgapp: Outlet,
+    message: Outlet,
+    /// A bit for each channel that works, so that the log tells of the first to come and the last to go.
+    active: AtomicU8,
+}
+
+/// A way on which we notice that a peer lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Channel {
+    /// Set at first, so that the first failure is told of.
+    Unknown = 1,
+    MsgApp = 2,
+    Message = 4,
+    Post = 8,
+}
+
+impl Channel {
+    pub(super) fn of(kind: Kind) -> Channel {
+        match kind {
+            Kind::MsgApp => Channel::MsgApp,
+            Kind::Message => Channel::Message,
+        }
+    }
+}
+
+impl Link {
+    /// Nothing works yet.
+    pub(super) fn new(own_id: u64, id: u64, url: PeerUrl, sink: Sink) -> Arc<Link> {
+        Arc::new(Link {
+            own_id,
+            id,
+            url,
+            sink,
+            awake: Notify::new(),
+            msgapp: Outlet::new(Kind::MsgApp),
+            message: Outlet::new(Kind::Message),
+            active: AtomicU8::new(Channel::Unknown as u8),
+        })
+    }
+
+    fn outlet(&self, kind: Kind) -> &Outlet {
+        match kind {
+            Kind::MsgApp => &self.msgapp,
+            Kind::Message => &self.message,
+        }
+    }
+
+    /// The peer has dialled: its stream of this kind begins, and an older one ends.
+    pub(super) fn attach(&self, kind: Kind) -> Outgoing {
+        self.awake.notify_waiters();
+        self.outlet(kind).attach(self.id, Arc::clone(&self.sink))
+    }
+
+    fn detach(&self) {
+        Kind::ALL.into_iter().for_each(|kind| self.outlet(kind).detach());
+    }
+
+    /// Brings an event to the raft thread, waiting for room: for what must not be forgotten.
+    pub(super) async fn tell(&self, event: Event) {
+        let mut event = event;
+        while let Err(refused) = (self.sink)(event) {
+            event = *refused;
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(super) fn note_active(&self, channel: Channel) {
+        if self.active.fetch_or(channel as u8, Ordering::Relaxed) & !(Channel::Unknown as u8) == 0 {
+            log::info!("peer {} at {} is active", self.id, self.url);
+        }
+    }
+
+    pub(super) fn note_inactive(&self, channel: Channel, reason: &dyn fmt::Display) {
+        let lost = channel as u8 | Channel::Unknown as u8;
+        let before = self.active.fetch_and(!lost, Ordering::Relaxed);
+        if before != 0 && before & !lost == 0 {
+            log::warn!("peer {} at {} became inactive: {reason}", self.id, self.url);
+        } else {
+            log::debug!("peer {} at {}: {reason}", self.id, self.url);
+        }
+    }
+}
+
+/// One peer, as the raft thread sees it. Dropping it lets what is queued go out, and ends everything else.
+pub struct Peer {
+    link: Arc<Link>,
+    pipeline: Pipeline,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Peer {
+    /// Starts the tasks that dial its streams and probe it.
+    pub(super) fn start(link: Arc<Link>, runtime: &Handle) -> Peer {
+        let pipeline = Pipeline::start(&link, runtime);
+        let receive = |kind| runtime.spawn(incoming::receive(Arc::clone(&link), kind)).abort_handle();
+        let mut tasks: Vec<AbortHandle> = Kind::ALL.into_iter().map(receive).collect();
+        tasks.push(runtime.spawn(probing::probe(Arc::clone(&link))).abort_handle());
+        Peer { link, pipeline, tasks }
+    }
+
+    /// Queues a message, or gives it back if there is no room; never waits.
+    #[allow(clippy::result_large_err)]
+    pub fn queue(&self, message: Message) -> Result<(), Message> {
+        let kinds: &[Kind] = match message.kind() {
+            Some(MessageType::MsgSnap) => &[],
+            Some(MessageType::MsgApp) => &[Kind::MsgApp, Kind::Message],
+            _ => &[Kind::Message],
+        };
+        let mut message = message;
+        for &kind in kinds {
+            match self.link.outlet(kind).offer(message) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Full(refused)) => return Err(refused),
+                Err(Refused::Detached(refused)) => message = refused,
+            }
+        }
+        self.pipeline.queue(message)
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &PeerUrl {
+        &self.link.url
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.link.detach();
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// All peers, for the peer server: who may dial. A lock, because it asks for every stream, and the raft thread changes it
+/// with the membership.
+#[derive(Default)]
+pub struct Peers(RwLock<BTreeMap<u64, Arc<Link>>>);
+
+impl Peers {
+    pub(super) fn get(&self, id: u64) -> Option<Arc<Link>> {
+        self.0.read().get(&id).cloned()
+    }
+
+    pub(super) fn insert(&self, link: Arc<Link>) {
+        self.0.write().insert(link.id, link);
+    }
+
+    pub(super) fn remove(&self, id: u64) {
+        self.0.write().remove(&id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: MessageType) -> Message {
+        Message { to: 2, from: 1, ..Message::of(kind) }
+    }
+
+    #[test]
+    fn each_message_takes_its_channel_and_the_next_one_if_there_is_none() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _guard = runtime.enter();
+        let sink: Sink = Arc::new(|_| Ok(()));
+        let link = Link::new(1, 2, "http://127.0.0.1:1".parse().unwrap(), sink);
+        // Its tasks never run: nobody drives the runtime. What is posted stays in the queues.
+        let peer = Peer::start(Arc::clone(&link), runtime.handle());
+        let posted = || peer.pipeline.queued();
+        peer.queue(message(MessageType::MsgApp)).unwrap();
+        peer.queue(message(MessageType::MsgHeartbeat)).unwrap();
+        assert_eq!(posted(), 2, "no streams");
+        let small = link.attach(Kind::Message);
+        peer.queue(message(MessageType::MsgApp)).unwrap();
+        assert_eq!((small.queued(), posted()), (1, 2), "entries take the other stream");
+        let entries = link.attach(Kind::MsgApp);
+        peer.queue(message(MessageType::MsgApp)).unwrap();
+        peer.queue(message(MessageType::MsgHeartbeat)).unwrap();
+        assert_eq!((entries.queued(), small.queued(), posted()), (1, 2, 2));
+        peer.queue(message(MessageType::MsgSnap)).unwrap();
+        assert_eq!((entries.queued(), small.queued(), posted()), (1, 2, 3));
+        drop(entries);
+        peer.queue(message(MessageType::MsgApp)).unwrap();
+        assert_eq!(small.queued(), 3);
+    }
+}
