@@ -1,6 +1,6 @@
 //! What a node is told at its start.
 //!
-//! Defaults are the safe ones: two-phase elections, leases and step-down are on, and every queue has a byte limit.
+//! Defaults are the safe ones: two-phase elections, leases and step-down are on, and every queue has a limit.
 //! etcd has them off; `DIVERGENCE.md` lists each difference. Nothing here changes while a node runs.
 
 use crate::error::Error;

@@ -65,7 +65,8 @@ pub enum Error {
         committed: u64,
     },
     /// The leader knows that this node had acknowledged `need`, and the log ends at `have`: durable entries were lost
-    /// (a wiped or restored data directory, a disk that lied). The node neither votes nor campaigns any more.
+    /// (a wiped or restored data directory, a disk that lied). The node should be stopped; until its log reaches that far again, it
+    /// neither votes nor campaigns.
     LogLost {
         /// The last index of the log.
         have: u64,
@@ -108,6 +109,8 @@ pub enum DropReason {
     },
     /// Too many bytes wait for commit (`max_uncommitted_entries_size`).
     UncommittedLimit,
+    /// Too many reads wait for a quorum to confirm them.
+    TooManyReads,
 }
 
 /// Why a configuration change was refused (etcd `raft.go`, the proposal checks).
@@ -197,6 +200,7 @@ impl fmt::Display for DropReason {
             DropReason::Removed => write!(f, "the leader was removed from the configuration"),
             DropReason::TransferInProgress { to } => write!(f, "leadership is being transferred to {to:x}"),
             DropReason::UncommittedLimit => write!(f, "too many bytes wait for commit"),
+            DropReason::TooManyReads => write!(f, "too many reads wait to be confirmed"),
         }
     }
 }

@@ -107,6 +107,9 @@ impl<S: Storage> RawNode<S> {
                 "bootstrap needs the founding peers; use join() to be added to others",
             ));
         }
+        if peers.iter().any(|peer| is_local_thread(peer.id)) {
+            return Err(Error::Config("a founder's id is a local storage thread's".to_string()));
+        }
         let mut node = Self::join(config, storage)?;
         node.raft.bootstrap(peers)?;
         // What was just made up is news to the application.
@@ -328,8 +331,11 @@ impl<S: Storage> RawNode<S> {
     /// up after an election timeout.
     ///
     /// # Errors
-    /// [`Error::TransferDropped`] if there is no leader to ask.
+    /// [`Error::TransferDropped`] if there is no leader to ask; [`Error::StepPeerNotFound`] for the id 0.
     pub fn transfer_leader(&mut self, transferee: u64) -> Result<(), Error> {
+        if transferee == NONE {
+            return Err(Error::StepPeerNotFound { from: transferee });
+        }
         self.step_own(Message { from: transferee, ..Message::of(MessageType::MsgTransferLeader) })
     }
 

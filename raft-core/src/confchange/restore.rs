@@ -2,6 +2,7 @@
 
 use super::changer::{newcomer, Changed};
 use super::{check_invariants, ConfChangeError};
+use crate::config::is_local_thread;
 use crate::pb::ConfState;
 use crate::quorum::{IdSet, JointConfig};
 use crate::tracker::{Config, Inflights, ProgressMap};
@@ -9,7 +10,7 @@ use crate::tracker::{Config, Inflights, ProgressMap};
 /// Rebuilds a membership from what a snapshot says, with every member at the beginning of its progress.
 ///
 /// etcd replays the changes that lead there; this builds the same thing directly, in time linear in its size, and
-/// refuses what no changes lead to: an id that is zero or listed twice, a learner that votes, no voters.
+/// refuses what no changes lead to: an id that is zero, a storage thread's or listed twice, a learner that votes, no voters.
 pub fn restore(
     state: &ConfState,
     last_index: u64,
@@ -49,6 +50,9 @@ fn unique(list: &str, ids: &[u64]) -> Result<IdSet, ConfChangeError> {
     let set: IdSet = ids.iter().copied().collect();
     if set.contains(0) {
         return Err(ConfChangeError::NotRestorable(format!("{list} contains the id 0")));
+    }
+    if let Some(id) = set.iter().find(|id| is_local_thread(*id)) {
+        return Err(ConfChangeError::NotRestorable(format!("{list} contains {id}, which is a local storage thread's")));
     }
     if set.len() != ids.len() {
         return Err(ConfChangeError::NotRestorable(format!("{list} contains an id twice: {ids:?}")));

@@ -12,7 +12,7 @@ use crate::quorum::VoteResult;
 use crate::storage::Storage;
 use crate::tracker::Progress;
 
-use super::{Raft, StateType};
+use super::{validate, Raft, StateType};
 
 /// What kind of campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,11 @@ impl<S: Storage> Raft<S> {
         }
         if !self.promotable() {
             warning!("{:x} is unpromotable and can not campaign", self.id);
+            return Ok(());
+        }
+        if self.term >= validate::MAX_NUMBER {
+            // The next term would be refused by everybody. Only forged messages lead here.
+            warning!("{:x} cannot campaign at term {}: there is no later one", self.id, self.term);
             return Ok(());
         }
         // Whoever leads from here on must know the latest committed configuration: a change that is committed and not

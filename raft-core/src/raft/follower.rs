@@ -62,6 +62,8 @@ impl<S: Storage> Raft<S> {
                 self.hear_from_leader(message.from);
                 self.handle_snapshot(message)
             }
+            // Only the leader knows. An answer of a former one is late, and the read is asked again.
+            MessageType::MsgReadIndexResp if message.from != self.lead => Ok(()),
             MessageType::MsgReadIndexResp => {
                 self.handle_read_answer(message);
                 Ok(())

@@ -337,6 +337,7 @@ impl<S: Storage> Raft<S> {
     }
 
     fn handle_heartbeat_response(&mut self, message: &Message) -> Result<(), Error> {
+        self.check_read_ack(message)?;
         let last = self.log.last_index()?;
         let Some(progress) = self.tracker.progress.get_mut(&message.from) else { return Ok(()) };
         progress.recent_active = true;
@@ -345,7 +346,8 @@ impl<S: Storage> Raft<S> {
         if progress.match_index < last || progress.state == ProgressState::Probe {
             self.maybe_send_append(message.from, true)?;
         }
-        self.handle_read_ack(message.from, &message.context)
+        self.handle_read_ack(message.from, &message.context);
+        Ok(())
     }
 
     fn handle_snapshot_status(&mut self, from: u64, failed: bool) {

@@ -18,7 +18,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use crate::config::NONE;
-use crate::error::Error;
+use crate::error::{DropReason, Error};
 use crate::log::EntryId;
 use crate::pb::{Message, MessageType};
 use crate::storage::Storage;
@@ -41,6 +41,9 @@ impl fmt::Display for ReadState {
         write!(f, "{{{} [{}]}}", self.index, bytes.join(" "))
     }
 }
+
+/// How many reads a leader holds while it cannot confirm them; further ones are dropped.
+const MAX_WAITING_READS: usize = 65_536;
 
 /// The reads that a leader has in hand.
 #[derive(Debug, Default)]
@@ -81,6 +84,9 @@ impl ReadOnly {
 impl<S: Storage> Raft<S> {
     /// A read, of this node's application (`from` 0 or itself) or passed on by a follower.
     pub(super) fn handle_read(&mut self, message: Message) -> Result<(), Error> {
+        if self.read_only.waiting.len() + self.read_only.pending.len() >= MAX_WAITING_READS {
+            return Err(Error::ReadDropped(DropReason::TooManyReads));
+        }
         let committed = EntryId { term: self.term, index: self.log.committed };
         if !self.log.matches(committed)? {
             self.read_only.pending.push(message);
@@ -112,17 +118,21 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
-    /// A heartbeat's echo.
-    pub(super) fn handle_read_ack(&mut self, from: u64, context: &[u8]) -> Result<(), Error> {
-        let Ok(counter) = <[u8; 8]>::try_from(context) else { return Ok(()) };
-        let counter = u64::from_le_bytes(counter);
-        if counter > self.read_only.position() {
-            return Err(Error::Malformed { from, what: "it confirms reads that were never asked about" });
+    /// Refuses an echo of a number that was never sent, before anything of its message is used.
+    pub(super) fn check_read_ack(&self, message: &Message) -> Result<(), Error> {
+        if counter(&message.context).is_some_and(|counter| counter > self.read_only.position()) {
+            let what = "it confirms reads that were never asked about";
+            return Err(Error::Malformed { from: message.from, what });
         }
+        Ok(())
+    }
+
+    /// A heartbeat's echo.
+    pub(super) fn handle_read_ack(&mut self, from: u64, context: &[u8]) {
+        let Some(counter) = counter(context) else { return };
         let acked = self.read_only.acks.entry(from).or_default();
         *acked = counter.max(*acked);
         self.release_confirmed_reads();
-        Ok(())
     }
 
     /// Answers the reads whose number a quorum has echoed. Also called when the quorum itself changes.
@@ -162,4 +172,9 @@ impl<S: Storage> Raft<S> {
         reads.confirmed = 0;
         reads.acks.clear();
     }
+}
+
+/// What a heartbeat carries, read back; `None` if it is nothing of ours.
+fn counter(context: &[u8]) -> Option<u64> {
+    <[u8; 8]>::try_from(context).ok().map(u64::from_le_bytes)
 }

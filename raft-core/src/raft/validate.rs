@@ -6,6 +6,7 @@
 //! Not checked: that the sender is who it claims to be. That is the transport's business.
 
 use crate::confchange::ConfChangeKind;
+use crate::config::is_local_thread;
 use crate::error::Error;
 use crate::pb::{ConfChangeType, Entry, Message, MessageType};
 
@@ -22,8 +23,10 @@ pub(super) fn validate(message: &Message) -> Result<MessageType, Error> {
 
 fn find_fault(message: &Message) -> Result<MessageType, &'static str> {
     let kind = message.kind().ok_or("its type is unknown")?;
-    let numbers = [message.term, message.log_term, message.index, message.commit, message.reject_hint];
-    if numbers.iter().any(|number| *number > MAX_NUMBER) {
+    let terms = [message.term, message.log_term, message.reject_hint];
+    let indexes = [message.index, message.commit];
+    let absurd = terms.iter().any(|term| *term > MAX_NUMBER) || indexes.iter().any(|index| *index >= MAX_NUMBER);
+    if absurd {
         return Err("a term or index is absurdly large");
     }
     let term_expected = match kind {
@@ -47,7 +50,7 @@ fn find_fault(message: &Message) -> Result<MessageType, &'static str> {
         MessageType::MsgSnap => match &message.snapshot {
             Some(snapshot) if !snapshot.is_empty() => {
                 let metadata = &snapshot.metadata;
-                if metadata.index > MAX_NUMBER || metadata.term > message.term || metadata.term == 0 {
+                if metadata.index >= MAX_NUMBER || metadata.term > message.term || metadata.term == 0 {
                     return Err("the snapshot's index or term is impossible");
                 }
             }
@@ -94,6 +97,9 @@ fn validate_entry(entry: &Entry) -> Result<(), &'static str> {
     let known = change.changes.iter().all(|single| ConfChangeType::try_from(single.change_type).is_ok());
     if !known || change.enter_joint().is_err() {
         return Err("a configuration change in it is of an unknown kind");
+    }
+    if change.changes.iter().any(|single| is_local_thread(single.node_id)) {
+        return Err("a configuration change in it names a local storage thread");
     }
     Ok(())
 }

@@ -282,3 +282,49 @@ fn a_stored_state_that_its_log_contradicts_is_refused() {
     let impossible = stored(members(&[1], &[1]), &[]);
     assert!(matches!(Raft::new(plain(1), impossible), Err(Error::ConfChange(_))));
 }
+
+#[test]
+fn storage_threads_cannot_become_members() {
+    for id in [crate::LOCAL_APPEND_THREAD, crate::LOCAL_APPLY_THREAD] {
+        let mut one = leader(1, &[1, 2]);
+        let change = crate::pb::ConfChange { node_id: id, ..Default::default() };
+        let (kind, data) = crate::ConfChangeKind::V1(change).encode();
+        let entries = vec![Entry { entry_type: kind as i32, data, ..Entry::default() }];
+        let what = refusal(&mut one, Message { from: 2, entries, ..Message::of(MsgProp) });
+        assert!(what.contains("storage thread"), "{what}");
+        let restored = crate::confchange::restore(&members(&[1, id], &[]), 1, 1, 1);
+        assert!(matches!(restored, Err(ConfChangeError::NotRestorable(_))));
+        let peers = [crate::Peer { id, ..Default::default() }];
+        assert!(matches!(crate::RawNode::bootstrap(plain(1), MemoryStorage::new(), &peers), Err(Error::Config(_))));
+    }
+}
+
+#[test]
+fn nobody_campaigns_for_a_term_that_would_be_refused() {
+    for pre_vote in [false, true] {
+        let mut one = node_with(1, &[1], |config| config.pre_vote = pre_vote);
+        one.term = HUGE - 1;
+        assert_eq!(one.start_campaign(), []);
+        assert_eq!((one.term, one.state), (HUGE - 1, StateType::Follower));
+    }
+}
+
+#[test]
+fn reads_that_nobody_confirms_are_held_up_to_a_limit() {
+    let mut one = leader(1, &[1, 2]);
+    let read = || Message { entries: vec![Entry::normal("r")], ..Message::of(MsgReadIndex) };
+    let held = (0..70_000).take_while(|_| one.step(read()).is_ok()).count();
+    assert_eq!(held, 65_536);
+    assert_eq!(one.step(read()), Err(Error::ReadDropped(crate::DropReason::TooManyReads)));
+}
+
+#[test]
+fn a_read_is_answered_by_the_leader_and_by_nobody_else() {
+    let mut one = node(1, &[1, 2, 3]);
+    one.hear(message(MsgHeartbeat, 2, 1));
+    let answer = |from| Message { index: 0, entries: vec![Entry::normal("r")], ..message(MsgReadIndexResp, from, 1) };
+    one.hear(answer(3));
+    assert!(one.read_only.answered.is_empty());
+    one.hear(answer(2));
+    assert_eq!(one.read_only.answered.len(), 1);
+}
