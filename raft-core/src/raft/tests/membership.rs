@@ -230,6 +230,8 @@ fn a_joint_configuration_needs_both_halves_to_commit_and_leaves_by_itself() {
     let log = one.log_entries();
     assert_eq!((log.len(), log[2].is_conf_change(), log[2].data.len()), (3, true, 0));
     assert_eq!(one.pending_conf_index, 3);
+    one.applied_entries(2, 0, 0).unwrap();
+    assert_eq!(one.log_entries().len(), 3, "and is not proposed again while it is under way");
     one.flush();
     one.hear(ack(2, 1, 3));
     assert_eq!(one.log.committed, 2, "the incoming half has not agreed");

@@ -159,7 +159,10 @@ fn a_snapshot_that_brings_nothing_new_only_moves_the_commit_index() {
         assert_eq!((one.log.committed, answers[0].index), (committed, committed));
         assert_eq!((one.log_terms(), one.log.has_snapshot_pending()), (vec![1, 1, 1], false));
     }
-    // Another term at that index: it is news.
+    // What contradicts a committed entry is no news, whatever term it claims.
+    one.hear(snap(snapshot_at(2, 2, members(&[1, 2], &[])), 2, 2));
+    assert_eq!((one.log_terms(), one.log.has_snapshot_pending()), (vec![1, 1, 1], false));
+    // Above the commit index, another term at that index is.
     one.hear(snap(snapshot_at(3, 2, members(&[1, 2], &[])), 2, 2));
     assert_eq!(one.log.last_id().unwrap(), EntryId { term: 2, index: 3 });
 }
