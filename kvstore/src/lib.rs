@@ -11,7 +11,7 @@
 //! - **A command that this version does not know stops the node.** [`Command::decode`] refuses bytes of which it does
 //!   not understand every one, instead of skipping what is new to it: to skip is to diverge in silence, to stop is to
 //!   wait for an upgrade.
-//! - **Keys are in order**, so that a snapshot of equal states is equal bytes ([`Store::snapshot`]).
+//! - **Keys are in order**, so that a snapshot of equal states is equal bytes ([`Store::write_image`]).
 //!
 //! ```
 //! use kvstore::{Command, Outcome, Store};
@@ -34,7 +34,7 @@
 //! |---|---|
 //! | [`command`](Command) | what can be asked of the store, and its bytes in the log |
 //! | [`store`](Store) | the state, and `apply` |
-//! | [`image`](RestoreError) | the state as one piece of bytes: snapshot and restore |
+//! | [`image`](RestoreError) | the state as a stream of bytes, written and read |
 //!
 //! What is left out: Raft (the caller knows where an index comes from), who asked (the caller matches answers to
 //! requests), and everything of etcd's beyond put and delete: revisions, transactions, watches, leases. The shape,

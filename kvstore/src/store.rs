@@ -7,11 +7,14 @@
 //! Keys and values are copied when they are stored. The bytes of a command usually are a slice of something larger (a
 //! message from a peer, a segment of the log), and a value of a few bytes must not keep a megabyte alive.
 //!
+//! **A copy costs nothing.** [`Store::clone`] copies one pointer; the two share every node of their map until one of them
+//! changes it, and then that one copies the few nodes that are touched. Whoever writes a snapshot takes a copy and reads
+//! it for as long as it likes, while the original goes on.
+//!
 //! What is left out: history. A put forgets the value before; revisions are for the day when somebody may ask for them.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
+use imbl::OrdMap;
 
 use crate::Command;
 
@@ -21,7 +24,7 @@ pub struct Store {
     /// Every entry up to here has had its effect; never goes down.
     pub(crate) applied: u64,
     /// In key order, so that equal states make equal snapshots.
-    pub(crate) pairs: BTreeMap<Bytes, Bytes>,
+    pub(crate) pairs: OrdMap<Bytes, Bytes>,
 }
 
 /// The answer for whoever proposed the command.
@@ -82,7 +85,7 @@ impl Store {
                 let replaced = self.pairs.insert(key.clone(), value.clone()).is_some();
                 (Outcome::Stored { replaced }, vec![Event::Put { index, key, value }])
             }
-            Command::Delete { key } => match self.pairs.remove_entry(&key) {
+            Command::Delete { key } => match self.pairs.remove_with_key(&key) {
                 Some((key, _)) => (Outcome::Deleted { existed: true }, vec![Event::Delete { index, key }]),
                 None => (Outcome::Deleted { existed: false }, Vec::new()),
             },
@@ -154,6 +157,22 @@ mod tests {
         assert_eq!(store.apply(3, delete("a")), (Outcome::Deleted { existed: false }, Vec::new()));
         assert!(store.is_empty());
         assert_eq!(store.applied(), 3, "a delete of nothing still uses up its index");
+    }
+
+    #[test]
+    fn a_copy_does_not_see_what_happens_afterwards() {
+        let mut store = Store::new();
+        for index in 1..=1000 {
+            store.apply(index, put(&index.to_string(), "old"));
+        }
+        let copy = store.clone();
+        for index in 1..=500 {
+            store.apply(1000 + index, put(&index.to_string(), "new"));
+            store.apply(1500 + index, delete(&(500 + index).to_string()));
+        }
+        assert_eq!((copy.len(), copy.applied()), (1000, 1000));
+        assert!(copy.iter().all(|(_, value)| value == "old"));
+        assert_eq!(store.len(), 500);
     }
 
     #[test]
