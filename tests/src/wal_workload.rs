@@ -218,7 +218,7 @@ impl Workload {
             Err(error) => return (0, Some(error)),
         };
         for (number, step) in self.steps.iter().enumerate() {
-            if let Err(error) = do_step(&mut log, &snapshots, step) {
+            if let Err(error) = do_step(&mut log, &snapshots, step, &self.steps[..number]) {
                 return (number, Some(error));
             }
             disk.set_progress(number + 1);
@@ -230,7 +230,8 @@ impl Workload {
     pub fn run_in(&self, dir: &Path) -> Result<(), WalError> {
         let snapshots = SnapshotDir::open(&dir.join("snap"))?;
         let (mut log, _) = Wal::open(&dir.join("wal"), self.options(), b"workload")?;
-        self.steps.iter().try_for_each(|step| do_step(&mut log, &snapshots, step))
+        let mut steps = self.steps.iter().enumerate();
+        steps.try_for_each(|(number, step)| do_step(&mut log, &snapshots, step, &self.steps[..number]))
     }
 }
 
@@ -239,7 +240,8 @@ pub fn snapshot_data(index: u64) -> Bytes {
     Bytes::from((0..700 + index).map(|at| (at ^ index) as u8).collect::<Vec<_>>())
 }
 
-fn do_step(log: &mut Wal, snapshots: &SnapshotDir, step: &Step) -> Result<(), WalError> {
+/// `done` are the steps before this one.
+fn do_step(log: &mut Wal, snapshots: &SnapshotDir, step: &Step, done: &[Step]) -> Result<(), WalError> {
     match step {
         Step::Save(state, entries) => log.save(Some(state), entries),
         Step::Append(state, entries) => log.append(Some(state), entries),
@@ -251,7 +253,11 @@ fn do_step(log: &mut Wal, snapshots: &SnapshotDir, step: &Step) -> Result<(), Wa
         }
         Step::Purge => {
             log.purge(u64::MAX)?;
-            snapshots.purge(2).map(drop)
+            let saved = done.iter().rev().filter_map(|step| match step {
+                Step::Snapshot(metadata) => Some(metadata.clone()),
+                _ => None,
+            });
+            snapshots.purge(&saved.take(2).collect::<Vec<_>>()).map(drop)
         }
     }
 }

@@ -65,6 +65,11 @@ pub trait Disk: Send + Sync {
     /// A number that no other log is likely to have; identifies a new log.
     fn unique(&self) -> u64;
 
+    /// Bytes that may still be written to the file system of this directory. A disk without an end says so.
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(u64::MAX)
+    }
+
     /// Whether slow work (allocating, renaming, removing) may be done on a thread of its own. A test's disk says no, so
     /// that its calls come in one order.
     fn background(&self) -> bool {

@@ -263,6 +263,11 @@ impl Disk for OsDisk {
         Ok(Box::new(File::open(path)?))
     }
 
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        let file_system = rustix::fs::statvfs(dir)?;
+        Ok(file_system.f_bavail.saturating_mul(file_system.f_frsize))
+    }
+
     fn unique(&self) -> u64 {
         // Keyed from the system's randomness, once per process and counted on from there.
         RandomState::new().build_hasher().finish()

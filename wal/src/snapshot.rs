@@ -22,10 +22,15 @@
 //! The newest *valid* file that the log covers wins. A bad one is renamed to `.broken` and reported, never deleted: it
 //! may be all that is left of something.
 //!
+//! A snapshot that another node made travels as the same bytes, header and checksums included, so that each chunk is
+//! checked again where it arrives ([`SnapshotReader::of_stream`]). It becomes a file of its own name only when the caller
+//! says so ([`CompleteSnapshot::publish`]): until then it may be dropped, and nothing is left of it.
+//!
 //! What is left out: compression, and purging of `.broken` files, which is for a person to decide.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -45,6 +50,9 @@ const HEADER_BYTES: usize = 64;
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// A configuration has a few ids; a length beyond this is damage.
 const MAX_CONFIGURATION_BYTES: usize = 1 << 20;
+/// A file is synced each time that so much has been written: a whole snapshot at once would keep the disk so busy that the
+/// log's syncs, which clients wait for, come late.
+const SYNC_BYTES: u64 = 4 << 20;
 const TEMPORARY_SUFFIX: &str = ".snap.tmp";
 const FINAL_SUFFIX: &str = ".snap";
 
@@ -53,6 +61,8 @@ const FINAL_SUFFIX: &str = ".snap";
 pub struct SnapshotDir {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// Counts temporary files: two snapshots of one index may be under way, one received and one taken here.
+    temporaries: Arc<AtomicU64>,
 }
 
 /// A file that was passed over.
@@ -73,7 +83,7 @@ impl SnapshotDir {
     /// [`SnapshotDir::open`] on any disk.
     pub fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<SnapshotDir, WalError> {
         disk.create_dir(dir).map_err(|source| WalError::io("create the snapshot directory", dir, source))?;
-        let opened = SnapshotDir { disk, dir: dir.into() };
+        let opened = SnapshotDir { disk, dir: dir.into(), temporaries: Arc::default() };
         // A rename of the last run may not be durable yet, and the log's record must never come before it.
         opened.sync_dir()?;
         for Listed { name, .. } in opened.list()? {
@@ -102,21 +112,20 @@ impl SnapshotDir {
         if metadata.index == 0 || metadata.term == 0 {
             return Err(WalError::refused("a snapshot without index or term (both start at 1)"));
         }
-        let stem = format!("{:016x}-{:016x}", metadata.term, metadata.index);
-        let temporary = self.dir.join(format!("{stem}{TEMPORARY_SUFFIX}"));
-        let sink = self
-            .disk
-            .create_stream(&temporary)
-            .map_err(|source| WalError::io("create the snapshot", &temporary, source))?;
+        let name = name_of(metadata);
+        let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("{name}.{number}{TEMPORARY_SUFFIX}"));
+        let sink =
+            self.disk.create_stream(&path).map_err(|source| WalError::io("create the snapshot", &path, source))?;
         let (head, seed) = encode_header(metadata);
         let mut writer = SnapshotWriter {
-            dir: self.clone(),
-            target: self.dir.join(format!("{stem}{FINAL_SUFFIX}")),
-            temporary,
+            temporary: Temporary { dir: self.clone(), path, removed: false },
+            metadata: metadata.clone(),
             sink,
             seed,
             number: 0,
             total_bytes: 0,
+            unsynced_bytes: 0,
             pending: Vec::new(),
         };
         match writer.sink.write_all(&head) {
@@ -171,20 +180,46 @@ impl SnapshotDir {
         Ok(None)
     }
 
-    /// Removes all but the newest `keep` snapshot files. Returns how many.
-    pub fn purge(&self, keep: usize) -> Result<usize, WalError> {
-        let mut files: Vec<_> =
-            self.list()?.into_iter().filter_map(|listed| Some((parse_name(&listed.name)?, listed.name))).collect();
-        files.sort_by_key(|((term, index), _)| (*index, *term));
-        let excess = files.len().saturating_sub(keep);
-        for (_, name) in files.iter().take(excess) {
+    /// Opens the file of this snapshot, for sending it as it is: how long it is, and its bytes from the first to the last.
+    /// They have been read and checked once. `None` if there is no such file (any more). A file that is removed while
+    /// it is open can be read to its end.
+    pub fn open_file(&self, metadata: &SnapshotMetadata) -> Result<Option<(u64, Box<dyn Read + Send>)>, WalError> {
+        let name = format!("{}{FINAL_SUFFIX}", name_of(metadata));
+        let Some(listed) = self.list()?.into_iter().find(|listed| listed.name == name) else { return Ok(None) };
+        let path = self.dir.join(name);
+        let opened = SnapshotReader::open(&*self.disk, &path).and_then(|mut reader| {
+            while reader.next_chunk()?.is_some() {}
+            self.disk.open_stream(&path)
+        });
+        match opened {
+            Ok(file) => Ok(Some((listed.len_bytes, file))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(WalError::io("read the snapshot", path, source)),
+        }
+    }
+
+    /// Bytes that may still be written to the file system of this directory.
+    pub fn free_bytes(&self) -> Result<u64, WalError> {
+        self.disk.free_bytes(&self.dir).map_err(|source| WalError::io("ask for free space in", &self.dir, source))
+    }
+
+    /// Removes all snapshot files but those of these snapshots: by name and not by count, for a file that the log has
+    /// never recorded is of no use, and must not take the place of one that is. Returns how many.
+    pub fn purge(&self, keep: &[SnapshotMetadata]) -> Result<usize, WalError> {
+        let keep: Vec<_> = keep.iter().map(|metadata| (metadata.term, metadata.index)).collect();
+        let mut removed = 0;
+        for Listed { name, .. } in self.list()? {
+            if !parse_name(&name).is_some_and(|position| !keep.contains(&position)) {
+                continue;
+            }
             let path = self.dir.join(name);
             self.disk.remove(&path).map_err(|source| WalError::io("remove the old snapshot", &path, source))?;
+            removed += 1;
         }
-        if excess > 0 {
+        if removed > 0 {
             self.sync_dir()?;
         }
-        Ok(excess)
+        Ok(removed)
     }
 
     /// Files whose name the log has recorded, newest first.
@@ -228,36 +263,88 @@ impl std::fmt::Debug for SnapshotDir {
     }
 }
 
-/// A snapshot file that is being written. Dropped without [`SnapshotWriter::finish`], it leaves only a temporary file,
-/// which the next [`SnapshotDir::open`] removes.
-pub struct SnapshotWriter {
+/// A file under its temporary name. Dropped, it is removed: on a full disk its space is wanted.
+struct Temporary {
     dir: SnapshotDir,
-    target: PathBuf,
-    temporary: PathBuf,
+    path: PathBuf,
+    removed: bool,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.removed {
+            // What is left all the same, the next [`SnapshotDir::open`] removes.
+            let _ = self.dir.disk.remove(&self.path);
+        }
+    }
+}
+
+/// A snapshot file that is being written. Dropped without [`SnapshotWriter::finish`], nothing is left of it.
+pub struct SnapshotWriter {
+    // Closed before it is removed.
     sink: Box<dyn Sink>,
+    temporary: Temporary,
+    metadata: SnapshotMetadata,
     seed: u32,
     number: u64,
     total_bytes: u64,
+    unsynced_bytes: u64,
     /// Less than a chunk.
     pending: Vec<u8>,
 }
 
+/// A snapshot file that is complete and durable, but has not got its name yet. Dropped, nothing is left of it.
+pub struct CompleteSnapshot {
+    temporary: Temporary,
+    metadata: SnapshotMetadata,
+    data_bytes: u64,
+}
+
+impl CompleteSnapshot {
+    /// What the snapshot stands for.
+    pub fn metadata(&self) -> &SnapshotMetadata {
+        &self.metadata
+    }
+
+    /// How much data it holds.
+    pub fn data_bytes(&self) -> u64 {
+        self.data_bytes
+    }
+
+    /// Reads it.
+    pub fn reader(&self) -> io::Result<SnapshotReader> {
+        SnapshotReader::of_stream(self.temporary.dir.disk.open_stream(&self.temporary.path)?)
+    }
+
+    /// Gives the file its name and syncs the directory: it is there after a crash.
+    pub fn publish(mut self) -> Result<PathBuf, WalError> {
+        let Temporary { dir, path, removed } = &mut self.temporary;
+        let target = dir.dir.join(format!("{}{FINAL_SUFFIX}", name_of(&self.metadata)));
+        dir.disk.rename(path, &target).map_err(|source| WalError::io("name the snapshot", &target, source))?;
+        *removed = true;
+        dir.sync_dir()?;
+        Ok(target)
+    }
+}
+
 impl SnapshotWriter {
-    /// Completes the file, syncs it, gives it its name and syncs the directory.
-    pub fn finish(mut self) -> Result<PathBuf, WalError> {
-        match self.complete() {
+    /// [`SnapshotWriter::complete`] and [`CompleteSnapshot::publish`] in one.
+    pub fn finish(self) -> Result<PathBuf, WalError> {
+        self.complete()?.publish()
+    }
+
+    /// Completes the file and syncs it.
+    pub fn complete(mut self) -> Result<CompleteSnapshot, WalError> {
+        match self.write_end() {
             Ok(()) => {}
             Err(source) => return Err(self.abandon(source)),
         }
-        self.dir
-            .disk
-            .rename(&self.temporary, &self.target)
-            .map_err(|source| WalError::io("name the snapshot", &self.target, source))?;
-        self.dir.sync_dir()?;
-        Ok(self.target)
+        let SnapshotWriter { sink, temporary, metadata, total_bytes, .. } = self;
+        drop(sink);
+        Ok(CompleteSnapshot { temporary, metadata, data_bytes: total_bytes })
     }
 
-    fn complete(&mut self) -> io::Result<()> {
+    fn write_end(&mut self) -> io::Result<()> {
         if !self.pending.is_empty() {
             let rest = std::mem::take(&mut self.pending);
             self.put_chunk(&rest)?;
@@ -279,15 +366,16 @@ impl SnapshotWriter {
         self.sink.write_all(data)?;
         self.number += 1;
         self.total_bytes += u64::from(length);
+        self.unsynced_bytes += u64::from(length);
+        if self.unsynced_bytes >= SYNC_BYTES {
+            self.sink.sync()?;
+            self.unsynced_bytes = 0;
+        }
         Ok(())
     }
 
-    /// Removes what was written: on a full disk its space is wanted.
     fn abandon(self, source: io::Error) -> WalError {
-        let SnapshotWriter { dir, temporary, sink, .. } = self;
-        drop(sink);
-        let _ = dir.disk.remove(&temporary);
-        WalError::io("write the snapshot", temporary, source)
+        WalError::io("write the snapshot", &self.temporary.path, source)
     }
 }
 
@@ -302,8 +390,10 @@ impl Write for SnapshotWriter {
             if self.pending.len() < CHUNK_BYTES {
                 return Ok(total);
             }
-            let full = std::mem::take(&mut self.pending);
+            let mut full = std::mem::take(&mut self.pending);
             self.put_chunk(&full)?;
+            full.clear();
+            self.pending = full;
         }
         let mut chunks = rest.chunks_exact(CHUNK_BYTES);
         for chunk in &mut chunks {
@@ -333,7 +423,16 @@ pub struct SnapshotReader {
 
 impl SnapshotReader {
     fn open(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
-        let mut source = disk.open_stream(path)?;
+        let reader = Self::of_stream(disk.open_stream(path)?)?;
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(parse_name);
+        if name != Some((reader.metadata.term, reader.metadata.index)) {
+            return Err(bad("it is the snapshot of another position than its name says"));
+        }
+        Ok(reader)
+    }
+
+    /// Reads a snapshot from anywhere: bytes as a file has them.
+    pub fn of_stream(mut source: Box<dyn Read + Send>) -> io::Result<Self> {
         let mut head = [0; HEADER_BYTES];
         source.read_exact(&mut head)?;
         let (mut metadata, configuration_bytes, seed) = decode_header(&head)?;
@@ -344,10 +443,6 @@ impl SnapshotReader {
         }
         metadata.conf_state =
             ConfState::decode(&configuration[..]).map_err(|_| bad("its configuration cannot be decoded"))?;
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(parse_name);
-        if name != Some((metadata.term, metadata.index)) {
-            return Err(bad("it is the snapshot of another position than its name says"));
-        }
         Ok(SnapshotReader {
             source,
             metadata,
@@ -418,7 +513,13 @@ impl std::fmt::Debug for SnapshotReader {
 
 impl std::fmt::Debug for SnapshotWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SnapshotWriter").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("SnapshotWriter").field("metadata", &self.metadata).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for CompleteSnapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CompleteSnapshot").field("metadata", &self.metadata).finish_non_exhaustive()
     }
 }
 
@@ -471,6 +572,11 @@ fn chunk_checksum(seed: u32, number: u64, length: u32, data: &[u8]) -> u32 {
 
 fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// The name of a snapshot's file, without what follows the dot.
+fn name_of(metadata: &SnapshotMetadata) -> String {
+    format!("{:016x}-{:016x}", metadata.term, metadata.index)
 }
 
 /// (term, index)

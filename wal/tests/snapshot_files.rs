@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use raft_core::pb::{ConfState, Snapshot, SnapshotMetadata};
-use wal::snapshot::CHUNK_BYTES;
+use wal::snapshot::{SnapshotReader, CHUNK_BYTES};
 use wal::SnapshotDir;
 
 fn metadata(index: u64) -> SnapshotMetadata {
@@ -124,20 +124,71 @@ fn a_file_under_anothers_name_is_not_taken() {
 }
 
 #[test]
-fn old_files_are_purged_by_count_and_unfinished_ones_at_opening() {
+fn files_are_purged_by_name_and_unfinished_ones_when_dropped_or_at_opening() {
     let dir = tempfile::tempdir().unwrap();
     let snapshots = SnapshotDir::open(dir.path()).unwrap();
     for index in 1..=6 {
         snapshots.save(&snapshot(index, 10)).unwrap();
     }
-    assert_eq!(snapshots.purge(2).unwrap(), 4);
-    assert_eq!(snapshots.purge(2).unwrap(), 0);
-    let kept: Vec<_> = [5, 6].iter().map(|index| format!("{:016x}-{index:016x}.snap", 3)).collect();
+    // 6 was never recorded: it does not count.
+    let keep = [metadata(3), metadata(5)];
+    assert_eq!(snapshots.purge(&keep).unwrap(), 4);
+    assert_eq!(snapshots.purge(&keep).unwrap(), 0);
+    let kept: Vec<_> = [3, 5].iter().map(|index| format!("{:016x}-{index:016x}.snap", 3)).collect();
     assert_eq!(names(dir.path()), kept);
-    let mut unfinished = snapshots.writer(&metadata(7)).unwrap();
-    unfinished.write_all(&[0; 10]).unwrap();
-    drop(unfinished);
+    let unfinished = || {
+        let mut unfinished = snapshots.writer(&metadata(7)).unwrap();
+        unfinished.write_all(&[0; 10]).unwrap();
+        unfinished
+    };
+    let (one, other) = (unfinished(), unfinished());
+    assert_eq!(names(dir.path()).len(), 4, "two of one index do not meet");
+    drop(one);
+    assert_eq!(names(dir.path()).len(), 3);
+    let complete = other.complete().unwrap();
+    assert_eq!(names(dir.path()).len(), 3);
+    drop(complete);
+    assert_eq!(names(dir.path()), kept);
+    // A process that is killed drops nothing.
+    std::mem::forget(unfinished());
     assert_eq!(names(dir.path()).len(), 3);
     SnapshotDir::open(dir.path()).unwrap();
     assert_eq!(names(dir.path()), kept);
+}
+
+#[test]
+fn a_file_travels_as_it_is_and_becomes_one_where_it_arrives() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (sending, receiving) = (SnapshotDir::open(here.path()).unwrap(), SnapshotDir::open(there.path()).unwrap());
+    let saved = snapshot(7, 5 * CHUNK_BYTES + 17);
+    let path = sending.save(&saved).unwrap();
+    assert!(sending.open_file(&metadata(8)).unwrap().is_none());
+    let (len_bytes, file) = sending.open_file(&metadata(7)).unwrap().unwrap();
+    assert_eq!(len_bytes, fs::metadata(&path).unwrap().len());
+    assert_eq!(sending.purge(&[]).unwrap(), 1, "while it is being read");
+    let mut reader = SnapshotReader::of_stream(file).unwrap();
+    let mut writer = receiving.writer(reader.metadata()).unwrap();
+    while let Some(chunk) = reader.next_chunk().unwrap() {
+        writer.write_all(chunk).unwrap();
+    }
+    let complete = writer.complete().unwrap();
+    assert_eq!(complete.data_bytes(), saved.data.len() as u64);
+    let mut data = Vec::new();
+    complete.reader().unwrap().read_to_end(&mut data).unwrap();
+    assert_eq!(data, saved.data);
+    assert_eq!(receiving.load_newest(&[metadata(7)]).unwrap(), None, "not before it is published");
+    complete.publish().unwrap();
+    assert_eq!(receiving.load_newest(&[metadata(7)]).unwrap(), Some(saved));
+}
+
+#[test]
+fn a_damaged_file_is_not_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    let path = snapshots.save(&snapshot(7, 100)).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[90] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(snapshots.open_file(&metadata(7)).is_err());
+    assert!(snapshots.free_bytes().unwrap() > 0);
 }

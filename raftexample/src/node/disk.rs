@@ -17,7 +17,7 @@
 use std::fmt;
 use std::path::Path;
 
-use raft_core::pb::{Entry, HardState, Snapshot};
+use raft_core::pb::{Entry, HardState, Snapshot, SnapshotMetadata};
 use raft_core::MemoryStorage;
 use wal::{Options, SnapshotDir, Wal};
 
@@ -40,9 +40,9 @@ impl std::error::Error for StorageFailed {}
 pub struct Disk {
     wal: Wal,
     snapshots: SnapshotDir,
-    /// Indexes of the snapshots that the next start can rely on, ascending: the one that this start loaded, and those
+    /// The snapshots that the next start can rely on, ascending: the one that this start loaded, and those
     /// written since. What the log has recorded is not enough, for a file may be gone or damaged.
-    kept: Vec<u64>,
+    kept: Vec<SnapshotMetadata>,
 }
 
 /// What the disk remembered.
@@ -65,7 +65,7 @@ impl Disk {
             Wal::open(&dir.join("wal"), options, metadata.as_bytes()).map_err(|error| fail(&error))?;
         let snapshots = SnapshotDir::open(&dir.join("snap")).map_err(|error| fail(&error))?;
         let snapshot = snapshots.load_newest(&recovered.snapshots).map_err(|error| fail(&error))?;
-        let kept = snapshot.iter().map(|snapshot| snapshot.metadata.index).collect();
+        let kept = snapshot.iter().map(|snapshot| snapshot.metadata.clone()).collect();
         if let Some(torn) = &recovered.torn {
             log::warn!(
                 "the log in {} ended in an unfinished write, which was never acknowledged: {torn}",
@@ -92,7 +92,7 @@ impl Disk {
     pub fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), StorageFailed> {
         self.snapshots.save(snapshot).map_err(|error| fail(&error))?;
         self.wal.save_snapshot(&snapshot.metadata).map_err(|error| fail(&error))?;
-        self.kept.push(snapshot.metadata.index);
+        self.kept.push(snapshot.metadata.clone());
         Ok(())
     }
 
@@ -100,9 +100,9 @@ impl Disk {
     pub fn purge(&mut self) -> Result<(), StorageFailed> {
         let surplus = self.kept.len().saturating_sub(SNAPSHOTS_KEPT);
         self.kept.drain(..surplus);
-        self.snapshots.purge(SNAPSHOTS_KEPT).map_err(|error| fail(&error))?;
-        if let (Some(&oldest), SNAPSHOTS_KEPT) = (self.kept.first(), self.kept.len()) {
-            self.wal.purge(oldest).map_err(|error| fail(&error))?;
+        self.snapshots.purge(&self.kept).map_err(|error| fail(&error))?;
+        if let (Some(oldest), SNAPSHOTS_KEPT) = (self.kept.first(), self.kept.len()) {
+            self.wal.purge(oldest.index).map_err(|error| fail(&error))?;
         }
         Ok(())
     }
@@ -264,6 +264,27 @@ mod tests {
         let (_disk, state) = open().unwrap();
         assert_eq!(state.snapshot, Some(snapshot(10)));
         assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(11), Ok(20)));
+    }
+
+    #[test]
+    fn a_file_that_the_log_never_recorded_does_not_displace_one_that_it_did() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Disk::open(dir.path(), 1, 0x1000, 1 << 20);
+        let (mut disk, _) = open().unwrap();
+        disk.save(Some(&hard_state(5)), &[1, 2, 3, 4, 5].map(entry)).unwrap();
+        disk.save_snapshot(&snapshot(1)).unwrap();
+        // The process is killed between the file and its record.
+        disk.snapshots.save(&snapshot(2)).unwrap();
+        drop(disk);
+        let (mut disk, _) = open().unwrap();
+        disk.save_snapshot(&snapshot(3)).unwrap();
+        disk.purge().unwrap();
+        drop(disk);
+        let newest = dir.path().join("snap").join(format!("{:016x}-{:016x}.snap", 2, 3));
+        std::fs::write(&newest, b"damaged").unwrap();
+        let (_disk, state) = open().unwrap();
+        assert_eq!(state.snapshot, Some(snapshot(1)));
+        assert_eq!(state.storage.last_index(), Ok(5));
     }
 
     #[test]
