@@ -180,10 +180,9 @@ impl SnapshotDir {
         Ok(None)
     }
 
-    /// Opens the file of this snapshot, for sending it as it is: how long it is, and its bytes from the first to the last.
-    /// They have been read and checked once. `None` if there is no such file (any more). A file that is removed while
-    /// it is open can be read to its end.
-    pub fn open_file(&self, metadata: &SnapshotMetadata) -> Result<Option<(u64, Box<dyn Read + Send>)>, WalError> {
+    /// Opens the file of this snapshot, for sending it as it is, after reading and checking it once. `None` if there is
+    /// no such file (any more).
+    pub fn open_file(&self, metadata: &SnapshotMetadata) -> Result<Option<SnapshotFile>, WalError> {
         let name = format!("{}{FINAL_SUFFIX}", name_of(metadata));
         let Some(listed) = self.list()?.into_iter().find(|listed| listed.name == name) else { return Ok(None) };
         let path = self.dir.join(name);
@@ -192,7 +191,7 @@ impl SnapshotDir {
             self.disk.open_stream(&path)
         });
         match opened {
-            Ok(file) => Ok(Some((listed.len_bytes, file))),
+            Ok(source) => Ok(Some(SnapshotFile { len_bytes: listed.len_bytes, source })),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(WalError::io("read the snapshot", path, source)),
         }
@@ -209,8 +208,9 @@ impl SnapshotDir {
         let keep: Vec<_> = keep.iter().map(|metadata| (metadata.term, metadata.index)).collect();
         let mut removed = 0;
         for Listed { name, .. } in self.list()? {
-            if !parse_name(&name).is_some_and(|position| !keep.contains(&position)) {
-                continue;
+            match parse_name(&name) {
+                Some(position) if !keep.contains(&position) => {}
+                _ => continue,
             }
             let path = self.dir.join(name);
             self.disk.remove(&path).map_err(|source| WalError::io("remove the old snapshot", &path, source))?;
@@ -261,6 +261,14 @@ impl std::fmt::Debug for SnapshotDir {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SnapshotDir").field("dir", &self.dir).finish_non_exhaustive()
     }
+}
+
+/// A snapshot's file, to be sent as it is. It can be read to its end even if it is removed meanwhile.
+pub struct SnapshotFile {
+    /// How long it is.
+    pub len_bytes: u64,
+    /// Its bytes, from the first to the last.
+    pub source: Box<dyn Read + Send>,
 }
 
 /// A file under its temporary name. Dropped, it is removed: on a full disk its space is wanted.

@@ -163,10 +163,10 @@ fn a_file_travels_as_it_is_and_becomes_one_where_it_arrives() {
     let saved = snapshot(7, 5 * CHUNK_BYTES + 17);
     let path = sending.save(&saved).unwrap();
     assert!(sending.open_file(&metadata(8)).unwrap().is_none());
-    let (len_bytes, file) = sending.open_file(&metadata(7)).unwrap().unwrap();
-    assert_eq!(len_bytes, fs::metadata(&path).unwrap().len());
+    let file = sending.open_file(&metadata(7)).unwrap().unwrap();
+    assert_eq!(file.len_bytes, fs::metadata(&path).unwrap().len());
     assert_eq!(sending.purge(&[]).unwrap(), 1, "while it is being read");
-    let mut reader = SnapshotReader::of_stream(file).unwrap();
+    let mut reader = SnapshotReader::of_stream(file.source).unwrap();
     let mut writer = receiving.writer(reader.metadata()).unwrap();
     while let Some(chunk) = reader.next_chunk().unwrap() {
         writer.write_all(chunk).unwrap();
