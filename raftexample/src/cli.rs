@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -92,6 +93,15 @@ struct NodeLine {
     /// The size of one file of the log, in MiB
     #[arg(long, default_value_t = 64, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1024))]
     wal_segment_mib: u64,
+    /// One tick of Raft's clock, in milliseconds; as the next two, the same on all nodes of a cluster
+    #[arg(long, default_value_t = 100, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    tick_ms: u64,
+    /// The leader sends a heartbeat every so many ticks; more than a round trip to the farthest node
+    #[arg(long, default_value_t = 1, value_name = "TICKS", value_parser = clap::value_parser!(u16).range(1..))]
+    heartbeat_ticks: u16,
+    /// An election begins after so many ticks without a heartbeat, or up to twice as many; at least five heartbeats
+    #[arg(long, default_value_t = 10, value_name = "TICKS", value_parser = clap::value_parser!(u16).range(1..))]
+    election_ticks: u16,
     /// Stop when stdin is closed (how the demo's nodes notice that the demo is gone)
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -119,6 +129,64 @@ pub enum Task {
     Wal(WalTask),
 }
 
+/// Raft's clock. Heartbeats and elections are counted in ticks, because that is what Raft counts: an interval that is no
+/// whole number of ticks would be rounded without a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// The length of a tick; not 0.
+    pub tick: Duration,
+    /// Ticks between two heartbeats; at least 1.
+    pub heartbeat_ticks: u16,
+    /// Ticks without a heartbeat before an election, at least; at most one less than twice as many. Five times
+    /// `heartbeat_ticks` or more: a heartbeat that is lost must not cost the leader its place.
+    pub election_ticks: u16,
+}
+
+/// An election timeout may be as many heartbeats as this at least. etcd demands the same.
+const HEARTBEATS_PER_ELECTION: u16 = 5;
+/// Nobody means to wait longer for an election. etcd's limit.
+const ELECTION_TIMEOUT_MAX: Duration = Duration::from_secs(50);
+
+impl Default for Timing {
+    /// Ticks of 100 ms, a heartbeat each, an election after ten: etcd's.
+    fn default() -> Timing {
+        Timing { tick: Duration::from_millis(100), heartbeat_ticks: 1, election_ticks: 10 }
+    }
+}
+
+impl Timing {
+    /// Checks what the fields must fulfil together; the error is one line that names the flags.
+    pub fn new(tick: Duration, heartbeat_ticks: u16, election_ticks: u16) -> Result<Timing, String> {
+        let timing = Timing { tick, heartbeat_ticks, election_ticks };
+        let least = heartbeat_ticks.saturating_mul(HEARTBEATS_PER_ELECTION);
+        if election_ticks < least {
+            return Err(format!(
+                "--election-ticks {election_ticks} is too short for --heartbeat-ticks {heartbeat_ticks}: it must be at \
+                 least {least}, {HEARTBEATS_PER_ELECTION} heartbeats, or a late heartbeat ends a leader's term"
+            ));
+        }
+        if timing.election_timeout() > ELECTION_TIMEOUT_MAX {
+            return Err(format!(
+                "--election-ticks {election_ticks} of --tick-ms {} are {:?}: more than {ELECTION_TIMEOUT_MAX:?} without \
+                 a leader is refused",
+                tick.as_millis(),
+                timing.election_timeout()
+            ));
+        }
+        Ok(timing)
+    }
+
+    /// The shortest silence of a leader that leads to an election.
+    pub fn election_timeout(&self) -> Duration {
+        self.tick * u32::from(self.election_ticks)
+    }
+
+    /// Time between two heartbeats.
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.tick * u32::from(self.heartbeat_ticks)
+    }
+}
+
 /// Everything a node needs to know to start. `id` is a valid position in `cluster`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeOptions {
@@ -140,6 +208,8 @@ pub struct NodeOptions {
     pub snapshot_count: u64,
     /// Size of one file of the log.
     pub wal_segment_bytes: u64,
+    /// Raft's clock.
+    pub timing: Timing,
     /// Stop when stdin ends.
     pub stop_with_stdin: bool,
 }
@@ -213,6 +283,7 @@ fn check(line: NodeLine) -> Result<NodeOptions, String> {
         data_dir,
         snapshot_count: line.snapshot_count,
         wal_segment_bytes: line.wal_segment_mib << 20,
+        timing: Timing::new(Duration::from_millis(line.tick_ms), line.heartbeat_ticks, line.election_ticks)?,
         stop_with_stdin: line.stop_with_stdin,
     })
 }
@@ -249,6 +320,22 @@ mod tests {
         assert_eq!(options.own_url.to_string(), "http://127.0.0.1:9021");
         assert_eq!(options.snapshot_count, 10_000);
         assert_eq!(options.data_dir, PathBuf::from("raftexample-1"));
+        assert_eq!(options.timing, Timing::default());
+    }
+
+    #[test]
+    fn the_clocks_flags_must_fit_together() {
+        let timing = node("--tick-ms 20 --heartbeat-ticks 3 --election-ticks 15").timing;
+        assert_eq!(timing.heartbeat_interval(), Duration::from_millis(60));
+        assert_eq!(timing.election_timeout(), Duration::from_millis(300));
+        let line = mistake("--heartbeat-ticks 3 --election-ticks 14");
+        assert!(line.contains("--election-ticks 14") && line.contains("at least 15"), "{line}");
+        assert_eq!(node("--heartbeat-ticks 2").timing.heartbeat_ticks, 2);
+        assert!(mistake("--heartbeat-ticks 3").contains("--election-ticks 10"), "the default is checked too");
+        assert_eq!(node("--tick-ms 5000").timing.election_timeout(), ELECTION_TIMEOUT_MAX);
+        assert!(mistake("--tick-ms 5001").contains("50.01s"));
+        assert!(mistake("--tick-ms 0").contains("--tick-ms"));
+        assert!(mistake("--heartbeat-ticks 0").contains("--heartbeat-ticks"));
     }
 
     #[test]

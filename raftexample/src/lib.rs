@@ -72,6 +72,7 @@ use tokio::sync::watch;
 use cli::{NodeOptions, NotATask, Task};
 use codec::Dialect;
 use node::{Disk, Ending, NodeHandle};
+use serve::Phase;
 use transport::server::PeerServer;
 
 /// Threads for sockets. The raft thread has its own.
@@ -139,7 +140,8 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
     let running = node::start(options, dialect, disk, state, runtime.handle().clone())?;
-    let (stop, stopped) = watch::channel(false);
+    let (clients_phase, watched) = watch::channel(Phase::Serving);
+    let (peers_phase, peers_watched) = watch::channel(Phase::Serving);
     let peer_server = Arc::new(PeerServer {
         own_id: options.id,
         peers: running.peers,
@@ -147,21 +149,22 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
         removed: running.removed,
         check_snapshot: running.check_snapshot,
     });
-    let peers = serve::accept(peers, None, stopped.clone(), move |request| Arc::clone(&peer_server).answer(request));
+    let peers = serve::accept(peers, None, peers_watched, move |request| Arc::clone(&peer_server).answer(request));
     let handle = running.handle.clone();
-    let clients = serve::accept(clients, Some(CLIENT_HEADER_TIMEOUT), stopped, move |request| {
+    let clients = serve::accept(clients, Some(CLIENT_HEADER_TIMEOUT), watched, move |request| {
         http::answer(handle.clone(), request)
     });
     let servers = (runtime.spawn(peers), runtime.spawn(clients));
-    stop_on_signals(&runtime, &running.handle);
+    let stop = stop_in_order(running.handle.clone(), clients_phase.clone());
+    stop_on_signals(&runtime, Arc::clone(&stop));
     if options.stop_with_stdin {
-        stop_with_stdin(running.handle.clone());
+        stop_with_stdin(stop);
     }
     log::info!("node {} serves clients on port {} and peers at {own_url}", options.id, options.port);
 
     let ending = running.thread.join().unwrap_or_else(|_| Ending::Failed("the raft thread panicked".into()));
-    // An error means that both servers have ended.
-    let _ = stop.send(true);
+    clients_phase.send_replace(Phase::Over);
+    peers_phase.send_replace(Phase::Over);
     let finish = async { tokio::time::timeout(FINISH_TIMEOUT, async { (servers.0.await, servers.1.await) }).await };
     let _ = runtime.block_on(finish);
     runtime.shutdown_timeout(Duration::from_millis(100));
@@ -183,9 +186,22 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
     }
 }
 
+/// Begins the end of the node: no new clients, and the raft thread is told. May wait for room in its inbox.
+type Stop = Arc<dyn Fn() + Send + Sync>;
+
+fn stop_in_order(handle: NodeHandle, clients_phase: watch::Sender<Phase>) -> Stop {
+    Arc::new(move || {
+        clients_phase.send_if_modified(|phase| {
+            let serving = *phase == Phase::Serving;
+            *phase = Phase::Draining.max(*phase);
+            serving
+        });
+        handle.stop();
+    })
+}
+
 /// The first SIGINT or SIGTERM stops the node in order, the second ends the process.
-fn stop_on_signals(runtime: &Runtime, handle: &NodeHandle) {
-    let handle = handle.clone();
+fn stop_on_signals(runtime: &Runtime, stop: Stop) {
     runtime.spawn(async move {
         let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
         else {
@@ -201,20 +217,19 @@ fn stop_on_signals(runtime: &Runtime, handle: &NodeHandle) {
                 complain("told twice to stop: ending at once");
                 std::process::exit(1);
             }
-            log::info!("told to stop");
-            let handle = handle.clone();
-            // It may have to wait for room in the inbox.
-            tokio::task::spawn_blocking(move || handle.stop());
+            log::info!("told to stop: finishing what is under way (once more ends it at once)");
+            let stop = Arc::clone(&stop);
+            tokio::task::spawn_blocking(move || stop());
         }
     });
 }
 
 /// Stops the node when stdin ends: whoever started it holds the other end, and is gone then.
-fn stop_with_stdin(handle: NodeHandle) {
+fn stop_with_stdin(stop: Stop) {
     let watch = move || {
         let mut buffer = [0; 64];
         while matches!(std::io::stdin().read(&mut buffer), Ok(read) if read > 0) {}
-        handle.stop();
+        stop();
     };
     if let Err(error) = std::thread::Builder::new().name("stdin".into()).spawn(watch) {
         log::warn!("cannot watch stdin: {error}");

@@ -43,6 +43,8 @@ fn bad_flags_are_named() {
     refused(&["--port", "99999"], &["--port", "99999"]);
     refused(&["--port", "http"], &["--port", "http"]);
     refused(&["--snapshot-count", "many"], &["--snapshot-count", "many"]);
+    refused(&["--heartbeat-ticks", "3"], &["--heartbeat-ticks 3", "--election-ticks 10", "15"]);
+    refused(&["--tick-ms", "10000"], &["--tick-ms 10000", "100s"]);
     refused(&["no-such-command"], &["no-such-command"]);
     refused(&["demo", "--base-port", "65000"], &["65000"]);
     refused(&["demo", "--base-port", "x"], &["--base-port", "x"]);

@@ -60,6 +60,11 @@ impl Changes {
         None
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.proposed.is_empty()
+    }
+
     /// Raft has taken it.
     pub(super) fn proposed(&mut self, held: Held) {
         self.proposed.insert(held.id, (held.reply, held.deadline));

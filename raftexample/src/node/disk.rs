@@ -88,6 +88,11 @@ impl Disk {
         self.wal.save(hard_state, entries).map_err(|error| fail(&error))
     }
 
+    /// Makes the latest commit index durable too, for an end in order: the next start has less to find out.
+    pub fn sync(&mut self) -> Result<(), StorageFailed> {
+        self.wal.sync().map_err(|error| fail(&error))
+    }
+
     /// Makes a snapshot durable: file, then record.
     pub fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), StorageFailed> {
         self.snapshots.save(snapshot).map_err(|error| fail(&error))?;

@@ -22,10 +22,11 @@
 //! that were missed are skipped, not made up for: while it could not listen, the node cannot know that the leader was
 //! silent.
 //!
-//! Two subjects have files of their own: `driver/snapshots.rs` and `driver/membership.rs`.
+//! Three subjects have files of their own: `driver/snapshots.rs`, `driver/membership.rs` and `driver/leaving.rs`.
 //!
 //! What is left out: threads of its own for the log and for applying.
 
+mod leaving;
 mod membership;
 mod snapshots;
 
@@ -40,28 +41,27 @@ use prost::Message as _;
 use raft_core::pb::{ConfChange, ConfState, Entry, EntryType, Message, MessageType};
 use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage};
 
+use self::leaving::{Handover, Leaving};
 use super::changes::Changes;
 use super::disk::{Disk, State, StorageFailed};
 use super::reads::Reads;
 use super::status::NodeStatus;
 use super::writes::Writes;
-use super::{Ending, Inbox, Input, Leader, Refused, Reply, STOPPING, TICK};
+use super::{Ending, Inbox, Input, Leader, Refused, Reply, STOPPING};
 use crate::address::PeerUrl;
-use crate::cli::NodeOptions;
+use crate::cli::{NodeOptions, Timing};
 use crate::codec::{Codec, Dialect};
 use crate::members::Members;
 use crate::transport::{Event, Lost, Removed, Transport};
 
-/// Ticks without a heartbeat before an election, at least; twice as many at most.
-const ELECTION_TICKS: usize = 10;
 /// Inputs to take in before the next Ready.
 const INPUTS_PER_TURN: usize = 4096;
 /// Bytes of entries to take in before the next Ready: a batch in the log should not grow without end.
 const BYTES_PER_TURN: usize = 8 << 20;
 /// Bytes of clients' requests to propose before the next Ready.
 const PROPOSAL_BYTES: usize = 1 << 20;
-/// Ticks without a leader after which clients are told at once instead of after their timeout.
-const HOPELESS_TICKS: usize = 3 * ELECTION_TICKS;
+/// Election timeouts without a leader after which clients are told at once instead of after their timeout.
+const HOPELESS_ELECTIONS: usize = 3;
 
 /// Everything that the raft thread owns.
 pub(super) struct Driver {
@@ -69,6 +69,7 @@ pub(super) struct Driver {
     cluster: Vec<PeerUrl>,
     codec: Arc<dyn Codec>,
     snapshot_count: u64,
+    timing: Timing,
     boot: u64,
     inbox: Inbox,
     raw: RawNode<MemoryStorage>,
@@ -100,7 +101,9 @@ pub(super) struct Driver {
     farewell: Option<Reply>,
     /// When to end, if this node was removed.
     end_at: Option<Instant>,
-    stop: bool,
+    /// Set when it was told to stop.
+    leaving: Option<Leaving>,
+    handover: Handover,
 }
 
 /// An answer, and where it goes.
@@ -145,8 +148,8 @@ impl Driver {
         };
         let history = storage.initial_state().map_err(|error| error.to_string())?.0.commit;
         let config = Config {
-            election_tick: ELECTION_TICKS,
-            heartbeat_tick: 1,
+            election_tick: usize::from(options.timing.election_ticks),
+            heartbeat_tick: usize::from(options.timing.heartbeat_ticks),
             applied: applied.0,
             check_quorum: dialect.check_quorum,
             seed: boot,
@@ -168,6 +171,7 @@ impl Driver {
             cluster: options.cluster.clone(),
             codec: Arc::clone(&dialect.codec),
             snapshot_count: options.snapshot_count,
+            timing: options.timing,
             boot,
             inbox,
             raw,
@@ -190,7 +194,8 @@ impl Driver {
             told_removed: BTreeSet::new(),
             farewell: None,
             end_at: None,
-            stop: false,
+            leaving: None,
+            handover: Handover::default(),
         };
         driver.follow_members();
         Ok(driver)
@@ -204,6 +209,7 @@ impl Driver {
     /// Runs until told to stop, removed, or out of order. Everybody who waits has been answered then.
     pub(super) fn run(mut self) -> Ending {
         let ending = self.turn_until_the_end().unwrap_or_else(|Fatal(reason)| Ending::Failed(reason));
+        self.refuse_what_waits();
         self.writes.end(STOPPING);
         self.reads.end(STOPPING);
         self.changes.end(STOPPING);
@@ -213,21 +219,32 @@ impl Driver {
         ending
     }
 
+    /// Refuses what nobody has taken out of the inbox.
+    fn refuse_what_waits(&mut self) {
+        while let Ok(input) = self.inbox.try_recv() {
+            if let Input::Write { reply, .. } | Input::Read { reply } | Input::Change { reply, .. } = input {
+                reply.send(Err(Refused::NotDone(STOPPING)));
+            }
+        }
+    }
+
     fn turn_until_the_end(&mut self) -> Result<Ending, Fatal> {
-        let mut next_tick = Instant::now() + TICK;
+        let tick = self.timing.tick;
+        let mut next_tick = Instant::now() + tick;
         loop {
             self.turn()?;
-            if self.stop {
+            let now = Instant::now();
+            if self.has_left(now)? {
+                self.disk.sync()?;
                 return Ok(Ending::Stopped);
             }
-            let now = Instant::now();
             if self.end_at.is_some_and(|end_at| end_at <= now) {
                 return Ok(Ending::Removed);
             }
             if now >= next_tick {
                 self.tick(now)?;
                 // Ticks that were missed are skipped.
-                next_tick = if now >= next_tick + TICK { now + TICK } else { next_tick + TICK };
+                next_tick = if now >= next_tick + tick { now + tick } else { next_tick + tick };
                 continue;
             }
             match self.inbox.recv_timeout(next_tick - now) {
@@ -272,14 +289,14 @@ impl Driver {
                 let _ = reply.send(NodeStatus::gather(&self.raw, &self.members, keys, self.snapshot_index));
             }
             Input::Peer(event) => self.take_event(event, now)?,
-            Input::Stop => self.stop = true,
+            Input::Stop => self.begin_to_leave(now),
         }
         Ok(())
     }
 
     fn take_event(&mut self, event: Event, now: Instant) -> Result<(), Fatal> {
         match event {
-            Event::Message(message) => return self.step(message).map(drop),
+            Event::Message(message) => return self.take_message(message),
             Event::Unreachable { id } => self.raw.report_unreachable(id),
             Event::SnapshotSent { id, delivered } => {
                 let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
@@ -322,11 +339,15 @@ impl Driver {
     fn tick(&mut self, now: Instant) -> Result<(), Fatal> {
         self.raw.tick()?;
         self.leaderless_ticks = if self.leader == 0 { self.leaderless_ticks + 1 } else { 0 };
+        let hopeless_ticks = HOPELESS_ELECTIONS * usize::from(self.timing.election_ticks);
         let leader = match self.leaderless_ticks {
             0 => Leader::Known,
-            1..=HOPELESS_TICKS => Leader::Unknown,
+            ticks if ticks <= hopeless_ticks => Leader::Unknown,
             _ => Leader::Hopeless,
         };
+        if leader == Leader::Hopeless {
+            self.handover.give_up();
+        }
         self.writes.expire(now, leader);
         self.reads.expire(now, leader);
         self.changes.expire(now, leader);
@@ -335,6 +356,7 @@ impl Driver {
 
     /// Hands the clients' wishes to Raft, then does what Raft asks for, until it asks for nothing.
     fn turn(&mut self) -> Result<(), Fatal> {
+        self.note_handover()?;
         self.propose_writes()?;
         self.propose_changes()?;
         self.ask_for_reads()?;

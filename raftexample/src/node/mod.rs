@@ -59,8 +59,6 @@ pub const INBOX_CAPACITY: usize = 8192;
 pub const CLIENT_REQUESTS: usize = 4096;
 /// Bytes of requests that may be under way at a time; one more request is taken as long as fewer are.
 pub const CLIENT_BYTES: usize = 64 << 20;
-/// One tick of Raft's clock. Heartbeats go out every tick, elections begin after ten to nineteen without one.
-pub const TICK: Duration = Duration::from_millis(100);
 /// A client's request is answered within this time, one way or the other.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The raft thread gives this answer itself; a task waits a little longer, in case a disk holds up the thread.
@@ -152,7 +150,7 @@ pub(crate) enum Input {
     Status { reply: oneshot::Sender<NodeStatus> },
     /// Something from the transport.
     Peer(Event),
-    /// Answer everybody and end.
+    /// Hand over, answer everybody and end.
     Stop,
 }
 
@@ -329,7 +327,7 @@ impl NodeHandle {
         }
     }
 
-    /// Tells the raft thread to answer everybody and end. May wait for room in the inbox.
+    /// Tells the raft thread to hand over leadership, to answer everybody, and to end. May wait for room in the inbox.
     pub fn stop(&self) {
         // An error means that it has ended already.
         let _ = self.shared.inbox.send(Input::Stop);

@@ -63,6 +63,11 @@ impl Reads {
         self.fresh.push(Reader { reply, deadline: now + REQUEST_TIMEOUT });
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.confirmed.is_empty() && self.asked.iter().all(|asked| asked.readers.is_empty())
+    }
+
     /// The context of the question to ask now, if there is one to ask.
     pub(super) fn next_question(&mut self, now: Instant) -> Option<Bytes> {
         let nobody_waits = match self.asked.back() {

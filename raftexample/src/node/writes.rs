@@ -70,6 +70,11 @@ impl Writes {
         self.held.push_back(counter);
     }
 
+    /// Whether nobody waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Whether anything waits to be proposed.
     pub(super) fn any_held(&self) -> bool {
         !self.held.is_empty()

@@ -142,6 +142,11 @@ impl Transport {
         self.peers.remove(&id);
     }
 
+    /// Whether this peer gives a sign of life on any channel.
+    pub fn is_active(&self, id: u64) -> bool {
+        self.peers.get(&id).is_some_and(Peer::is_active)
+    }
+
     /// Queues messages; never waits. What finds no room, or no such peer, is lost and reported.
     pub fn send(&mut self, messages: Vec<Message>) -> Lost {
         let mut lost = Lost::default();

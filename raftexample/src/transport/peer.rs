@@ -104,6 +104,11 @@ impl Link {
         }
     }
 
+    /// Whether any channel works.
+    pub(super) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed) & !(Channel::Unknown as u8) != 0
+    }
+
     pub(super) fn note_active(&self, channel: Channel) {
         if self.active.fetch_or(channel as u8, Ordering::Relaxed) & !(Channel::Unknown as u8) == 0 {
             log::info!("peer {} at {} is active", self.id, self.url);
@@ -155,6 +160,11 @@ impl Peer {
             }
         }
         self.pipeline.queue(message)
+    }
+
+    /// Whether any channel works.
+    pub fn is_active(&self) -> bool {
+        self.link.is_active()
     }
 
     /// Where it listens.

@@ -2,6 +2,7 @@
 //! thread and no socket takes part (messages to peers go to ports where nobody listens), only a real disk.
 
 use super::*;
+use crate::cli::Timing;
 use crate::codec::{self, RequestId};
 use crate::node::{Change, Refused, NO_LEADER};
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use std::path::Path;
 use tokio::sync::oneshot::{error::TryRecvError, Receiver};
 
 const BOOT: u64 = 77;
+const ELECTION_TICKS: usize = 10;
 
 type Waiting = Receiver<Result<(), Refused>>;
 
@@ -33,6 +35,7 @@ fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions)) -> Bench {
         data_dir: dir.to_path_buf(),
         snapshot_count: 10_000,
         wal_segment_bytes: 1 << 20,
+        timing: Timing::default(),
         stop_with_stdin: false,
     };
     change(&mut options);
@@ -170,7 +173,7 @@ fn without_a_leader_everybody_is_refused_after_a_while() {
     let mut bench = open(dir.path(), 3, |_| {});
     let (mut write, mut read) = (bench.write(1, "k"), bench.read());
     let mut change = bench.change(Change::Remove { id: 3 });
-    bench.tick(HOPELESS_TICKS);
+    bench.tick(HOPELESS_ELECTIONS * ELECTION_TICKS);
     assert!(write.try_recv().is_err() && read.try_recv().is_err(), "there may be an election going on");
     bench.tick(1);
     for answer in [&mut write, &mut read, &mut change] {
@@ -437,4 +440,34 @@ fn word_of_a_removal_counts_only_without_a_leader_and_if_it_is_news_and_most_say
     bench.tick(3 * ELECTION_TICKS);
     assert!(!told(&mut bench, 2, 9), "a leader came between: what was said before does not count");
     assert!(told(&mut bench, 3, 9), "two of three");
+}
+
+#[test]
+fn a_forwarded_proposal_is_kept_during_a_handover_and_goes_to_the_next_leader() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    // Node 1 leads: node 2 votes for it.
+    bench.tick(2 * ELECTION_TICKS);
+    for kind in [MessageType::MsgPreVoteResp, MessageType::MsgVoteResp] {
+        let term = bench.driver.raw.basic_status().hard_state.term;
+        let term = if kind == MessageType::MsgPreVoteResp { term + 1 } else { term };
+        bench.take(Input::Peer(Event::Message(Message { from: 2, to: 1, term, ..Message::of(kind) })));
+    }
+    let status = bench.driver.raw.basic_status();
+    assert_eq!(status.soft_state.state, StateType::Leader);
+    let term = status.hard_state.term;
+    bench.driver.raw.transfer_leader(2).unwrap();
+    bench.turn();
+
+    let (last, proposal) = (bench.driver.raw.storage().last_index().unwrap(), request(1, "kept"));
+    let forwarded =
+        Message { from: 3, to: 1, entries: vec![Entry::normal(proposal)], ..Message::of(MessageType::MsgProp) };
+    bench.take(Input::Peer(Event::Message(forwarded)));
+    assert_eq!(bench.driver.raw.storage().last_index(), Ok(last), "not into this node's log");
+    assert_eq!(bench.driver.handover.kept(), 1);
+    // A new leader, of which this node learns by its first append.
+    let append =
+        Message { from: 2, to: 1, term: term + 1, index: last, log_term: term, ..Message::of(MessageType::MsgApp) };
+    bench.take(Input::Peer(Event::Message(append)));
+    assert_eq!((bench.driver.leader, bench.driver.handover.kept()), (2, 0), "it is on its way");
 }

@@ -95,7 +95,7 @@ fn messages_arrive_in_order_at_a_node() {
         removed: Arc::default(),
         check_snapshot: Arc::new(|_| Ok(())),
     });
-    let (_stop, stopped) = watch::channel(false);
+    let (_stop, stopped) = watch::channel(serve::Phase::Serving);
     bench.runtime.spawn(serve::accept(listener, None, stopped, move |request| Arc::clone(&server).answer(request)));
     for index in 0..50 {
         bench.peer.queue(message(MessageType::MsgApp, index)).unwrap();
