@@ -43,14 +43,14 @@ pub fn put_all(
 
 /// What became of the writes of [`Writers`]. Each write had a key of its own, and a value made from the key.
 ///
-/// A write whose outcome was not known (504, or a connection that broke) is in neither list: it may take effect at any
-/// later time, also after it was read as missing.
 #[derive(Clone, Debug, Default)]
 pub struct Outcomes {
     /// Answered with 204.
     pub acknowledged: Vec<String>,
     /// Answered with 503, which promises that nothing was done and nothing will be.
     pub refused: Vec<String>,
+    /// Whatever else was answered, or nothing: it may take effect at any later time, also after it was read as missing.
+    pub unknown: Vec<String>,
 }
 
 impl Outcomes {
@@ -58,9 +58,11 @@ impl Outcomes {
     pub fn extend(&mut self, other: Outcomes) {
         self.acknowledged.extend(other.acknowledged);
         self.refused.extend(other.refused);
+        self.unknown.extend(other.unknown);
     }
 
-    /// Checks on every node that runs that what was acknowledged is there and what was refused is not.
+    /// Checks on every node that runs that what was acknowledged is there and what was refused is not, and that all of
+    /// them hold the same of what is not known.
     ///
     /// # Panics
     /// When a promise was broken.
@@ -85,6 +87,37 @@ impl Outcomes {
                 assert_eq!(read(key).status, 404, "node {id} has {key}, which was refused");
             }
         }
+        self.assert_equal(cluster);
+    }
+
+    /// Nodes that have applied equally much hold the same.
+    fn assert_equal(&self, cluster: &Cluster) {
+        let nodes = cluster.running();
+        let applied = || -> Option<Vec<(u64, u64)>> {
+            let statuses = nodes.iter().map(|&id| cluster.node(id).status());
+            statuses.map(|status| status.map(|s| (s.applied, s.page["keys"].as_u64().unwrap_or(0)))).collect()
+        };
+        let held = eventually("all nodes have applied the same and hold as many keys", PATIENCE, || {
+            let before = applied().filter(|applied| applied.windows(2).all(|pair| pair[0] == pair[1]))?;
+            let held: Vec<Vec<u16>> = nodes.iter().map(|&id| self.unknown_held_by(&cluster.http(id))).collect();
+            // What is still on its way may come through in between.
+            (applied()? == before).then_some(held)
+        });
+        for (id, theirs) in nodes.iter().zip(&held) {
+            for (key, (status, other)) in self.unknown.iter().zip(theirs.iter().zip(&held[0])) {
+                assert_eq!(status, other, "node {id} and node {} differ at {key}", nodes[0]);
+            }
+        }
+    }
+
+    /// The status of each write that is not known, in this node's own copy.
+    fn unknown_held_by(&self, http: &Http) -> Vec<u16> {
+        let mut connection = http.connect().expect("a healthy node accepts connections");
+        let mut status = |key: &String| {
+            let target = format!("/{key}?read=local");
+            connection.request("GET", target.as_bytes(), &[], b"").expect("an answer").status
+        };
+        self.unknown.iter().map(&mut status).collect()
     }
 }
 
@@ -166,7 +199,7 @@ fn write_until(stop: &AtomicBool, targets: &[Http], first_target: usize, name: &
                 continue;
             }
             Ok((503, _)) => outcomes.refused.push(key),
-            _ => {}
+            _ => outcomes.unknown.push(key),
         }
         target += 1;
         std::thread::sleep(Duration::from_millis(20));

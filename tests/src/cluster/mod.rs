@@ -10,12 +10,14 @@
 //! - every process that was started is killed by its id when its owner goes out of scope, also when a test fails;
 //! - a failing test prints the last lines that each node logged.
 //!
-//! Left out: faults on the network between nodes (a paused process stands in for an unreachable one), and faults of
-//! the disk, which the log's own tests inject.
+//! A [`Network`] lies between the nodes where a test wants to cut it, delay it or break its connections.
+//!
+//! Left out: faults of the disk, which the log's own tests inject.
 
 mod binary;
 pub mod http;
 pub mod load;
+mod network;
 mod node;
 mod ports;
 mod process;
@@ -26,6 +28,7 @@ use std::time::{Duration, Instant};
 
 pub use binary::raftexample;
 pub use http::{Http, Response};
+pub use network::{Fault, Network};
 pub use node::{Node, Status};
 pub use ports::{free_base_port, free_port};
 pub use process::{process_is_alive, Process};
@@ -85,6 +88,23 @@ impl Cluster {
         }
         cluster.wait_for_leader();
         cluster
+    }
+
+    /// Starts `size` nodes that reach each other through a [`Network`] only, with `extra_arguments` on each command line,
+    /// and waits for a leader.
+    pub fn start_on_network(size: u64, extra_arguments: &[&str]) -> (Cluster, Network) {
+        let mut cluster = Cluster::prepare(0, extra_arguments);
+        let peer_ports: Vec<u16> = (0..size).map(|_| free_port()).collect();
+        let network = Network::between(&peer_ports);
+        for (id, &own) in (1..).zip(&peer_ports) {
+            // Each node has a list of its own: the founders' addresses are what the command line says.
+            let seen: Vec<u16> = (1..=size).map(|to| if to == id { own } else { network.port(id, to) }).collect();
+            let node = cluster.describe_node(id, own, &seen, false);
+            node.start();
+            cluster.nodes.push(node);
+        }
+        cluster.wait_for_leader();
+        (cluster, network)
     }
 
     /// Chooses ports and folders for `size` nodes, and starts none of them.
