@@ -7,6 +7,7 @@
 //!   [`confchange_traces`] do the same for the arithmetic below it.
 //! - [`fault_disk`]: a disk that knows live from durable, loses what was not synced, and fails when told to.
 //! - [`wal_workload`]: work for the log, and what it must hold after each step.
+//! - [`linearizability`]: whether what clients saw is possible on one machine that does one thing at a time.
 //! - [`random`]: numbers that look random and are the same in every run.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,7 @@ pub mod datadriven;
 pub mod fault_disk;
 pub mod interaction;
 pub mod interop;
+pub mod linearizability;
 pub mod quorum_traces;
 pub mod random;
 pub mod wal_workload;
