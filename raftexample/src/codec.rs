@@ -78,12 +78,15 @@ pub struct Dialect {
     /// give that keep the rule themselves: with one node that does not, a cluster can be left with a member that
     /// campaigns for ever. So either all keep it, or none.
     pub check_quorum: bool,
+    /// Whether all nodes run this program, so that they may say to each other what processes of the original do not
+    /// understand: changes of the membership other than adding or removing one voter, and proposals that are given back.
+    pub extensions: bool,
 }
 
 impl Dialect {
     /// This program's own.
     pub fn own() -> Dialect {
-        Dialect { codec: Arc::new(OwnCodec), check_quorum: true }
+        Dialect { codec: Arc::new(OwnCodec), check_quorum: true, extensions: true }
     }
 }
 
@@ -242,7 +245,7 @@ mod tests {
         let cluster: Vec<PeerUrl> = vec!["http://a:1".parse().unwrap(), "http://b:2".parse().unwrap()];
         let mut members = Members::default();
         members.add_founder(1, &cluster);
-        members.add_agreed(7, "http://c:3".parse().unwrap());
+        members.set_address(7, "http://c:3".parse().unwrap());
         members.add_founder(8, &cluster);
         members.remove(2, 6);
         let mut store = Store::new();

@@ -13,7 +13,8 @@
 //! comes to be when `--cluster` is too short, or when another program proposed an address that is none. Messages to it
 //! are lost until somebody removes it, or the command line says where it is.
 //!
-//! What is left out: whether a member votes. That is the configuration's business.
+//! What is left out: whether a member votes. That is the configuration's business; the book holds exactly those whom the
+//! configuration names.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +37,7 @@ pub struct Members {
     removed: BTreeMap<u64, u64>,
 }
 
-/// Why a change of the membership was not proposed. Nothing has happened.
+/// Why a change of the membership was not carried out. Nothing has happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeRefused {
     /// To be added, but it is a member.
@@ -46,23 +47,49 @@ pub enum ChangeRefused {
         /// Where it listens, if that is known.
         url: Option<PeerUrl>,
     },
-    /// To be added, but another member listens there.
+    /// To be added or moved, but another member listens there.
     AddressTaken {
         /// The other member.
         id: u64,
         /// Its address.
         url: PeerUrl,
     },
-    /// To be removed, but it is no member.
+    /// It is no member.
     NotAMember {
         /// Who.
         id: u64,
     },
-    /// To be removed, but nobody would be left.
-    LastMember {
+    /// To be removed or demoted, but nobody would be left who votes.
+    LastVoter {
         /// Who.
         id: u64,
     },
+    /// To be promoted, but it votes already.
+    AlreadyVoter {
+        /// Who.
+        id: u64,
+    },
+    /// To lead, but it does not vote.
+    NotAVoter {
+        /// Who.
+        id: u64,
+    },
+    /// To be demoted, but it does not vote.
+    AlreadyLearner {
+        /// Who.
+        id: u64,
+    },
+    /// To be promoted, but it is too far behind the leader.
+    LearnerBehind {
+        /// Who.
+        id: u64,
+        /// How far its log is known to equal the leader's.
+        has: u64,
+        /// How far it must be, by now.
+        needs: u64,
+    },
+    /// Some members of this cluster are processes of the original raftexample.
+    NotUnderstood,
 }
 
 impl std::fmt::Display for ChangeRefused {
@@ -74,7 +101,21 @@ impl std::fmt::Display for ChangeRefused {
             ChangeRefused::AlreadyMember { id, url: None } => write!(f, "node {id} is a member already"),
             ChangeRefused::AddressTaken { id, url } => write!(f, "node {id} is the member at {url}"),
             ChangeRefused::NotAMember { id } => write!(f, "there is no member {id}"),
-            ChangeRefused::LastMember { id } => write!(f, "node {id} is the last member: nobody would be left"),
+            ChangeRefused::LastVoter { id } => {
+                write!(f, "node {id} is the last member that votes: nobody would be left to decide anything")
+            }
+            ChangeRefused::AlreadyVoter { id } => write!(f, "node {id} votes already"),
+            ChangeRefused::NotAVoter { id } => write!(f, "node {id} does not vote, so it cannot lead"),
+            ChangeRefused::AlreadyLearner { id } => write!(f, "node {id} is a learner already"),
+            ChangeRefused::LearnerBehind { id, has, needs } => write!(
+                f,
+                "learner {id} is not ready to vote: it has the log up to entry {has} and needs it up to {needs}; \
+                 wait until it has caught up, and try again"
+            ),
+            ChangeRefused::NotUnderstood => f.write_str(
+                "some members of this cluster are processes of the original raftexample, which understand only that \
+                 one voter is added or removed",
+            ),
         }
     }
 }
@@ -120,30 +161,14 @@ impl Members {
         self.removed.contains_key(&id)
     }
 
-    /// Whether adding `id` at `url` would make sense.
-    pub fn check_add(&self, id: u64, url: &PeerUrl) -> Result<(), ChangeRefused> {
-        if let Some(member) = self.members.get(&id) {
-            return Err(ChangeRefused::AlreadyMember { id, url: member.url.clone() });
-        }
-        match self.members.iter().find(|(_, member)| member.url.as_ref() == Some(url)) {
-            Some((&id, _)) => Err(ChangeRefused::AddressTaken { id, url: url.clone() }),
-            None => Ok(()),
-        }
+    /// Who listens there; with `agreed`, only addresses count that all nodes know alike.
+    pub fn at(&self, url: &PeerUrl, agreed: bool) -> Option<u64> {
+        let listens = |member: &Member| member.url.as_ref() == Some(url) && (member.agreed || !agreed);
+        self.members.iter().find(|(_, member)| listens(member)).map(|(&id, _)| id)
     }
 
-    /// Whether removing `id` would make sense.
-    pub fn check_remove(&self, id: u64) -> Result<(), ChangeRefused> {
-        if !self.members.contains_key(&id) {
-            return Err(ChangeRefused::NotAMember { id });
-        }
-        if self.members.len() == 1 {
-            return Err(ChangeRefused::LastMember { id });
-        }
-        Ok(())
-    }
-
-    /// Notes a member whose address went through the log.
-    pub fn add_agreed(&mut self, id: u64, url: PeerUrl) {
+    /// Notes a member's address that went through the log; the member may be new.
+    pub fn set_address(&mut self, id: u64, url: PeerUrl) {
         self.removed.remove(&id);
         self.members.insert(id, Member { url: Some(url), agreed: true });
     }
@@ -162,6 +187,16 @@ impl Members {
     pub fn remove(&mut self, id: u64, index: u64) {
         self.members.remove(&id);
         self.removed.insert(id, index);
+    }
+
+    /// Keeps those members only whose id fulfils this; notes that the others are none since the entry at `index`, and
+    /// returns them.
+    pub fn keep(&mut self, index: u64, kept: impl Fn(u64) -> bool) -> Vec<u64> {
+        let gone: Vec<u64> = self.members.keys().copied().filter(|&id| !kept(id)).collect();
+        for &id in &gone {
+            self.remove(id, index);
+        }
+        gone
     }
 }
 
@@ -188,14 +223,21 @@ mod tests {
     }
 
     #[test]
-    fn senseless_changes_are_refused() {
-        let members = founders(2);
-        assert_eq!(members.check_add(2, &url(9)), Err(ChangeRefused::AlreadyMember { id: 2, url: Some(url(2)) }));
-        assert_eq!(members.check_add(3, &url(2)), Err(ChangeRefused::AddressTaken { id: 2, url: url(2) }));
-        assert_eq!(members.check_add(3, &url(3)), Ok(()));
-        assert_eq!(members.check_remove(3), Err(ChangeRefused::NotAMember { id: 3 }));
-        assert_eq!(members.check_remove(2), Ok(()));
-        assert_eq!(founders(1).check_remove(1), Err(ChangeRefused::LastMember { id: 1 }));
+    fn who_listens_where() {
+        let mut members = founders(2);
+        members.set_address(3, url(3));
+        assert_eq!(members.at(&url(2), false), Some(2));
+        assert_eq!(members.at(&url(2), true), None, "only this node's command line says so");
+        assert_eq!(members.at(&url(3), true), Some(3));
+        assert_eq!(members.at(&url(4), false), None);
+    }
+
+    #[test]
+    fn members_that_are_not_kept_are_removed() {
+        let mut members = founders(3);
+        assert_eq!(members.keep(9, |id| id == 2), [1, 3]);
+        assert_eq!(members.removed().collect::<Vec<_>>(), [(1, 9), (3, 9)]);
+        assert!(members.contains(2));
     }
 
     #[test]
@@ -203,8 +245,7 @@ mod tests {
         let mut members = founders(3);
         members.remove(3, 7);
         assert!(members.was_removed(3) && !members.contains(3));
-        assert_eq!(members.check_add(3, &url(3)), Ok(()));
-        members.add_agreed(3, url(33));
+        members.set_address(3, url(33));
         assert!(!members.was_removed(3));
         assert_eq!(members.url(3), Some(&url(33)));
     }
@@ -212,7 +253,7 @@ mod tests {
     #[test]
     fn the_command_line_moves_founders_but_not_those_who_were_added() {
         let mut members = founders(2);
-        members.add_agreed(3, url(3));
+        members.set_address(3, url(3));
         members.remove(1, 7);
         let saved: Vec<(u64, Member)> = members.iter().map(|(id, member)| (id, member.clone())).collect();
         let moved = [url(101), url(102), url(103)];
@@ -225,10 +266,9 @@ mod tests {
     #[test]
     fn replaying_a_founders_entry_does_not_undo_an_agreed_address() {
         let mut members = Members::default();
-        members.add_agreed(1, url(7));
+        members.set_address(1, url(7));
         assert_eq!(members.add_founder(1, &[url(1)]), Some(&url(7)));
         assert_eq!(members.add_founder(2, &[url(1)]), None, "the command line does not name it");
-        assert_eq!(members.check_remove(2), Ok(()), "a member it is");
-        assert!(members.check_add(2, &url(2)).is_err());
+        assert!(members.contains(2), "a member it is");
     }
 }

@@ -7,7 +7,14 @@
 //! | `GET /key?read=local` | reads this node's copy, which may be behind | 200, 404 |
 //! | `DELETE /key` | removes the key | 204 whether or not there was one |
 //! | `POST /4` | adds member 4, whose peer URL is the body | 204 once it is applied here, 409 |
+//! | `POST /4?learner=true` | adds member 4, which does not vote | 204, 409 |
+//! | `POST /4?promote=true` | lets learner 4 vote, if it has nine tenths of the leader's log | 204, 404, 409 |
+//! | `POST /4?demote=true` | lets voter 4 learn | 204, 404, 409 |
+//! | `POST /4?move=true` | member 4 listens at the peer URL in the body from now on | 204, 404, 409 |
 //! | `DELETE /3` | removes member 3 | 204 once it is applied here, 404, 409 |
+//! | `POST /_/members` | changes several members together; see `members` | 204 once that is complete, 404, 409 |
+//! | `GET /_/members` | who is a member, in which role | 200, JSON |
+//! | `POST /_/leader` | hands leadership to the member whose id is the body | 204 once it leads, 404, 409, 504 |
 //! | `GET /_/status` | how the node is | 200, JSON |
 //!
 //! `HEAD` works wherever `GET` does. [`request`] says what a key is.
@@ -22,6 +29,7 @@
 //!
 //! What is left out: lists of keys, conditions, transactions, watches.
 
+mod members;
 pub mod request;
 
 use std::convert::Infallible;
@@ -34,15 +42,13 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{HeaderValue, ALLOW, CONTENT_TYPE, EXPECT, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use kvstore::Command;
+use serde::Serialize;
 
-use crate::address::PeerUrl;
-use crate::node::{Change, NodeHandle, Refused};
-use request::{Call, Nonsense};
+use crate::node::{NodeHandle, Refused, Step};
+use request::{Call, Nonsense, Wish};
 
 /// A value may not be larger.
 pub const VALUE_MAX_BYTES: usize = 1 << 20;
-/// The peer URL in the body of a POST may not be longer.
-const URL_MAX_BYTES: usize = 1024;
 /// Of a body that is too large this much is read and thrown away, so that a client that is still sending gets to see
 /// the answer instead of a broken connection.
 const DRAINED_MAX_BYTES: usize = 16 << 20;
@@ -89,34 +95,45 @@ async fn carry_out(node: &NodeHandle, call: Call, body: Incoming, sending: bool)
             }
             node.local_value(&key).map(value).ok_or_else(|| line(StatusCode::NOT_FOUND, "Failed to GET"))
         }
-        Call::AddMember { id } => {
-            let body = take_body(node, body, URL_MAX_BYTES, sending, "POST").await?;
-            let url = peer_url(&body).map_err(|reason| {
-                line(StatusCode::BAD_REQUEST, &format!("Failed on POST: the body must be the peer URL: {reason}"))
-            })?;
-            node.change_members(Change::Add { id, url }).await.map_err(refusal)?;
+        Call::ChangeMember { id, wish: Wish::Remove } => {
+            node.change_members(Step::Remove { id }.into()).await.map_err(refusal)?;
             Ok(done())
         }
-        Call::RemoveMember { id } => {
-            node.change_members(Change::Remove { id }).await.map_err(refusal)?;
+        Call::ChangeMember { id, wish } => {
+            let body = take_body(node, body, members::BODY_MAX_BYTES, sending, "POST").await?;
+            let step = members::step(id, wish, &body).map_err(bad_post)?;
+            node.change_members(step.into()).await.map_err(refusal)?;
             Ok(done())
         }
-        Call::Status => {
-            let status = node.status().await.map_err(refusal)?;
-            let mut text = serde_json::to_string_pretty(&status)
-                .map_err(|error| line(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
-            text.push('\n');
-            let mut answer = Response::new(Full::new(Bytes::from(text)));
-            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            Ok(answer)
+        Call::ChangeMembers => {
+            let body = take_body(node, body, members::BODY_MAX_BYTES, sending, "POST").await?;
+            let change = members::change(&body).map_err(bad_post)?;
+            node.change_members(change).await.map_err(refusal)?;
+            Ok(done())
         }
+        Call::Transfer => {
+            let body = take_body(node, body, members::BODY_MAX_BYTES, sending, "POST").await?;
+            let to = members::leader(&body).map_err(bad_post)?;
+            node.transfer_leadership(to).await.map_err(refusal)?;
+            Ok(done())
+        }
+        Call::Members => json(&node.roster().await.map_err(refusal)?),
+        Call::Status => json(&node.status().await.map_err(refusal)?),
     }
 }
 
-fn peer_url(body: &[u8]) -> Result<PeerUrl, String> {
-    // `curl -d @file` and `echo | curl -d @-` end with a newline.
-    let text = std::str::from_utf8(body).map_err(|_| "it is not text".to_string())?.trim_end_matches(['\r', '\n']);
-    text.parse().map_err(|error: crate::address::PeerUrlError| error.to_string())
+fn bad_post(reason: String) -> Answer {
+    line(StatusCode::BAD_REQUEST, &format!("Failed on POST: {reason}"))
+}
+
+#[allow(clippy::result_large_err)]
+fn json(page: &impl Serialize) -> Result<Answer, Answer> {
+    let mut text = serde_json::to_string_pretty(page)
+        .map_err(|error| line(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()))?;
+    text.push('\n');
+    let mut answer = Response::new(Full::new(Bytes::from(text)));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(answer)
 }
 
 /// Reads a body once there is room for it.
@@ -233,7 +250,7 @@ mod tests {
         assert_eq!(answer.status(), 504);
         assert!(!answer.headers().contains_key(RETRY_AFTER), "to repeat it may do it twice");
         assert_eq!(refusal(Refused::Change(ChangeRefused::NotAMember { id: 4 })).status(), 404);
-        assert_eq!(refusal(Refused::Change(ChangeRefused::LastMember { id: 4 })).status(), 409);
+        assert_eq!(refusal(Refused::Change(ChangeRefused::LastVoter { id: 4 })).status(), 409);
     }
 
     #[test]
@@ -269,14 +286,5 @@ mod tests {
             });
             std::task::Poll::Ready(next)
         }
-    }
-
-    #[test]
-    fn a_peer_url_may_end_with_a_newline() {
-        assert!(peer_url(b"http://127.0.0.1:42379").is_ok());
-        assert!(peer_url(b"http://127.0.0.1:42379\r\n").is_ok());
-        assert!(peer_url(b" http://127.0.0.1:42379").is_err());
-        assert!(peer_url(b"\xff").is_err());
-        assert!(peer_url(b"").is_err());
     }
 }

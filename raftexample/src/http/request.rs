@@ -5,20 +5,26 @@
 //! percent-encoding is refused rather than guessed at. The decoded path is what counts everywhere: no spelling of a
 //! reserved path is a key.
 //!
-//! **Numbers.** A path of decimal digits names a member to `POST` and `DELETE`, as it did in the original. To `PUT` and
-//! `GET` it is a key like any other.
+//! **Numbers.** A path of decimal digits names a member to `POST` and `DELETE`, as it did in the original; a query says
+//! what becomes of it. To `PUT` and `GET` it is a key like any other.
 //!
 //! **Reserved.** No key begins with `/_/`: the node's own pages live there.
 //!
-//! **Queries.** `GET` knows `read=local` and `read=linearizable`. Anything else is refused: a misspelt wish for a
-//! consistent read must not be answered by another kind of read.
+//! **Queries.** `GET` knows `read=local` and `read=linearizable`; `POST` of a member knows `learner=true`,
+//! `promote=true`, `demote=true` and `move=true`. Anything else is refused: a misspelt wish for a consistent read must
+//! not be answered by another kind of read.
 
 use hyper::Method;
+use serde::Deserialize;
 
 /// Paths that begin like this are pages of the node, never keys.
 pub const RESERVED_PREFIX: &str = "/_/";
 /// The page that says how the node is.
 pub const STATUS_PATH: &str = "/_/status";
+/// The page that says who is a member; `POST` changes several at once.
+pub const MEMBERS_PATH: &str = "/_/members";
+/// `POST` hands over leadership.
+pub const LEADER_PATH: &str = "/_/leader";
 /// A key may not be longer.
 pub const KEY_MAX_BYTES: usize = 4096;
 
@@ -42,18 +48,46 @@ pub enum Call {
         /// The key.
         key: Vec<u8>,
     },
-    /// Add a member; the body is its peer URL.
-    AddMember {
+    /// Change one member.
+    ChangeMember {
         /// Its id, not 0.
         id: u64,
+        /// What becomes of it.
+        wish: Wish,
     },
-    /// Remove a member.
-    RemoveMember {
-        /// Its id, not 0.
-        id: u64,
-    },
+    /// Change several members together; the body says how.
+    ChangeMembers,
+    /// Say who is a member.
+    Members,
+    /// Hand leadership over to the member whose id is the body.
+    Transfer,
     /// Say how the node is.
     Status,
+}
+
+/// What a client wants of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wish {
+    /// Add a voter; the body is its peer URL.
+    Add,
+    /// Add a learner; the body is its peer URL.
+    AddLearner,
+    /// Let a learner vote.
+    Promote,
+    /// Let a voter learn.
+    Demote,
+    /// Another address; the body is its peer URL.
+    Move,
+    /// Remove it.
+    Remove,
+}
+
+impl Wish {
+    /// Whether an address belongs to it.
+    pub fn needs_url(self) -> bool {
+        matches!(self, Wish::Add | Wish::AddLearner | Wish::Move)
+    }
 }
 
 /// Why a request makes no sense: the status code, what to say, and what would be allowed.
@@ -71,6 +105,10 @@ pub struct Nonsense {
 pub const KEY_METHODS: &str = "GET, HEAD, PUT, POST, DELETE";
 /// Methods for pages.
 pub const PAGE_METHODS: &str = "GET, HEAD";
+/// Methods for the page of members.
+const MEMBERS_METHODS: &str = "GET, HEAD, POST";
+/// Methods for leadership.
+const LEADER_METHODS: &str = "POST";
 
 fn nonsense(status: u16, text: impl Into<String>) -> Nonsense {
     Nonsense { status, text: text.into(), allow: None }
@@ -78,7 +116,7 @@ fn nonsense(status: u16, text: impl Into<String>) -> Nonsense {
 
 /// Reads the request line: `path` and `query` as they were sent.
 pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Call, Nonsense> {
-    let failed = |reason: &str| nonsense(400, format!("Failed on {method}: {reason}"));
+    let failed = |reason: &'static str| nonsense(400, format!("Failed on {method}: {reason}"));
     let key = percent_decode(path.as_bytes()).ok_or_else(|| failed("% must be followed by two hexadecimal digits"))?;
     if key.starts_with(RESERVED_PREFIX.as_bytes()) {
         return page(method, &key, query);
@@ -93,9 +131,20 @@ pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Call, N
             return Err(Nonsense { status: 405, text, allow: Some(KEY_METHODS) });
         }
     };
+    let mut wish = Wish::Add;
     let local = match (verb, query.unwrap_or("")) {
         (_, "") | (Verb::Get, "read=linearizable") => false,
         (Verb::Get, "read=local") => true,
+        (Verb::Post, query) => {
+            wish = match query {
+                "learner=true" => Wish::AddLearner,
+                "promote=true" => Wish::Promote,
+                "demote=true" => Wish::Demote,
+                "move=true" => Wish::Move,
+                _ => return Err(failed("the query may be learner, promote, demote or move, with =true behind it")),
+            };
+            false
+        }
         (Verb::Get, _) => return Err(failed("the query may be read=local or read=linearizable, and nothing else")),
         _ => return Err(failed("there may be no query; a question mark in a key is written %3F")),
     };
@@ -106,9 +155,11 @@ pub fn parse(method: &Method, path: &str, query: Option<&str>) -> Result<Call, N
     match (verb, digits) {
         (Verb::Get, _) => Ok(Call::Get { key, local }),
         (Verb::Put, _) => Ok(Call::Put { key }),
-        (Verb::Post, Some(digits)) => Ok(Call::AddMember { id: member_id(method, digits)? }),
-        (Verb::Post, None) => Err(failed("the path must be the decimal id of the member to add, like /4")),
-        (Verb::Delete, Some(digits)) => Ok(Call::RemoveMember { id: member_id(method, digits)? }),
+        (Verb::Post, Some(digits)) => Ok(Call::ChangeMember { id: member_id(digits).map_err(failed)?, wish }),
+        (Verb::Post, None) => Err(failed("the path must be the decimal id of a member, like /4")),
+        (Verb::Delete, Some(digits)) => {
+            Ok(Call::ChangeMember { id: member_id(digits).map_err(failed)?, wish: Wish::Remove })
+        }
         (Verb::Delete, None) => Ok(Call::DeleteKey { key }),
     }
 }
@@ -122,30 +173,40 @@ enum Verb {
 }
 
 fn page(method: &Method, path: &[u8], query: Option<&str>) -> Result<Call, Nonsense> {
-    if path != STATUS_PATH.as_bytes() {
-        return Err(nonsense(404, format!("there is no such page; {RESERVED_PREFIX} is no key, see {STATUS_PATH}")));
-    }
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return Err(Nonsense { status: 405, text: "Method not allowed".into(), allow: Some(PAGE_METHODS) });
-    }
-    match query {
-        None | Some("") => Ok(Call::Status),
-        Some(_) => Err(nonsense(400, format!("Failed on {method}: this page knows no query"))),
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    let posts = *method == Method::POST;
+    let (call, allow) = match std::str::from_utf8(path) {
+        Ok(STATUS_PATH) => (reads.then_some(Call::Status), PAGE_METHODS),
+        Ok(MEMBERS_PATH) if posts => (Some(Call::ChangeMembers), MEMBERS_METHODS),
+        Ok(MEMBERS_PATH) => (reads.then_some(Call::Members), MEMBERS_METHODS),
+        Ok(LEADER_PATH) => (posts.then_some(Call::Transfer), LEADER_METHODS),
+        _ => {
+            let text = format!("there is no such page; {RESERVED_PREFIX} is no key, see {STATUS_PATH}");
+            return Err(nonsense(404, text));
+        }
+    };
+    match (call, query) {
+        (None, _) => Err(Nonsense { status: 405, text: "Method not allowed".into(), allow: Some(allow) }),
+        (Some(call), None | Some("")) => Ok(call),
+        (Some(_), Some(_)) => Err(nonsense(400, format!("Failed on {method}: this page knows no query"))),
     }
 }
 
 /// The original read `010` as octal, 8; others would read 10. Nobody means either.
-fn member_id(method: &Method, digits: &[u8]) -> Result<u64, Nonsense> {
-    let failed = |reason: &str| nonsense(400, format!("Failed on {method}: {reason}"));
-    if digits.starts_with(b"0") {
-        return Err(failed("a member id is a decimal number from 1, without leading zeros"));
+pub(super) fn member_id(digits: &[u8]) -> Result<u64, &'static str> {
+    if digits.starts_with(b"0") || digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return Err("a member id is a decimal number from 1, without leading zeros");
     }
     std::str::from_utf8(digits)
         .ok()
         .and_then(|digits| digits.parse::<u64>().ok())
-        // The last two stand for threads of a node in Raft's own messages.
-        .filter(|id| *id < u64::MAX - 1)
-        .ok_or_else(|| failed("there is no member id as large as that"))
+        .filter(|&id| is_member_id(id))
+        .ok_or("there is no member id as large as that")
+}
+
+/// Whether a member can have this id: 0 is nobody, and the last two stand for threads of a node in Raft's own messages.
+pub(super) fn is_member_id(id: u64) -> bool {
+    (1..u64::MAX - 1).contains(&id)
 }
 
 /// `None` if a `%` is not followed by two hexadecimal digits.
@@ -206,9 +267,23 @@ mod tests {
 
     #[test]
     fn numbers_are_members_to_post_and_delete() {
-        assert_eq!(parse(&Method::POST, "/4", None), Ok(Call::AddMember { id: 4 }));
-        assert_eq!(parse(&Method::DELETE, "/4", None), Ok(Call::RemoveMember { id: 4 }));
-        assert_eq!(parse(&Method::DELETE, "/%34", None), Ok(Call::RemoveMember { id: 4 }));
+        let change = |wish| Ok(Call::ChangeMember { id: 4, wish });
+        assert_eq!(parse(&Method::POST, "/4", None), change(Wish::Add));
+        assert_eq!(parse(&Method::DELETE, "/4", None), change(Wish::Remove));
+        assert_eq!(parse(&Method::DELETE, "/%34", None), change(Wish::Remove));
+        for (query, wish) in [
+            ("learner=true", Wish::AddLearner),
+            ("promote=true", Wish::Promote),
+            ("demote=true", Wish::Demote),
+            ("move=true", Wish::Move),
+        ] {
+            assert_eq!(parse(&Method::POST, "/4", Some(query)), change(wish));
+            assert_eq!(status(Method::DELETE, "/4", Some(query)), 400);
+            assert_eq!(status(Method::POST, "/x", Some(query)), 400);
+        }
+        for query in ["learner", "learner=false", "learner=true&promote=true", "read=local"] {
+            assert_eq!(status(Method::POST, "/4", Some(query)), 400, "{query}");
+        }
         assert_eq!(parse(&Method::GET, "/4", None), get(b"/4", false));
         assert_eq!(parse(&Method::DELETE, "/4a", None), Ok(Call::DeleteKey { key: b"/4a".to_vec() }));
         assert_eq!(parse(&Method::DELETE, "/", None), Ok(Call::DeleteKey { key: b"/".to_vec() }));
@@ -230,6 +305,11 @@ mod tests {
         assert_eq!(status(Method::PUT, "/%5F%2Fkey", None), 404);
         let refused = parse(&Method::DELETE, "/_/status", None).unwrap_err();
         assert_eq!((refused.status, refused.allow), (405, Some(PAGE_METHODS)));
+        assert_eq!(parse(&Method::GET, "/_/members", None), Ok(Call::Members));
+        assert_eq!(parse(&Method::POST, "/_/members", None), Ok(Call::ChangeMembers));
+        assert_eq!(parse(&Method::DELETE, "/_/members", None).unwrap_err().allow, Some(MEMBERS_METHODS));
+        assert_eq!(parse(&Method::POST, "/_/leader", None), Ok(Call::Transfer));
+        assert_eq!(parse(&Method::GET, "/_/leader", None).unwrap_err().allow, Some(LEADER_METHODS));
         assert_eq!(parse(&Method::PUT, "/_", None), Ok(Call::Put { key: b"/_".to_vec() }));
     }
 

@@ -22,13 +22,16 @@
 //! that were missed are skipped, not made up for: while it could not listen, the node cannot know that the leader was
 //! silent.
 //!
-//! Three subjects have files of their own: `driver/snapshots.rs`, `driver/membership.rs` and `driver/leaving.rs`.
+//! Some subjects have files of their own: `driver/snapshots.rs`, `driver/membership.rs`, `driver/transfer.rs` (handing over
+//! leadership), `driver/leaving.rs` (the end in order), and `driver/forwarding.rs` (proposals of other nodes).
 //!
 //! What is left out: threads of its own for the log and for applying.
 
+mod forwarding;
 mod leaving;
 mod membership;
 mod snapshots;
+mod transfer;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,14 +40,15 @@ use std::time::Instant;
 use crossbeam_channel::RecvTimeoutError;
 use kvstore::Store;
 use parking_lot::RwLock;
-use prost::Message as _;
-use raft_core::pb::{ConfChange, ConfState, Entry, EntryType, Message, MessageType};
+use raft_core::pb::{ConfState, Entry, EntryType, Message, MessageType};
 use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage};
 
 use self::leaving::{Handover, Leaving};
+use super::change::Written;
 use super::changes::Changes;
 use super::disk::{Disk, State, StorageFailed};
 use super::reads::Reads;
+use super::roster::Roster;
 use super::status::NodeStatus;
 use super::writes::Writes;
 use super::{Ending, Inbox, Input, Leader, Refused, Reply, STOPPING};
@@ -68,6 +72,8 @@ pub(super) struct Driver {
     id: u64,
     cluster: Vec<PeerUrl>,
     codec: Arc<dyn Codec>,
+    /// All members run this program; see [`Dialect::extensions`].
+    extensions: bool,
     snapshot_count: u64,
     timing: Timing,
     boot: u64,
@@ -83,6 +89,11 @@ pub(super) struct Driver {
     writes: Writes,
     reads: Reads,
     changes: Changes,
+    transfers: Vec<transfer::Transfer>,
+    /// The leader has given back writes: none is proposed until the next tick.
+    hold_writes: bool,
+    /// The leader has given back, or refused, a change: none is proposed until the next tick.
+    hold_changes: bool,
     /// Index and term of the last applied entry.
     applied: (u64, u64),
     /// The newest snapshot; 0 if there is none.
@@ -97,8 +108,8 @@ pub(super) struct Driver {
     leaderless_ticks: usize,
     /// Members that say that this node was removed, since it has had no leader.
     told_removed: BTreeSet<u64>,
-    /// Who asked this node for its own removal, which is applied: told at the end.
-    farewell: Option<Reply>,
+    /// Who asked this node for its own removal, which it applied as the leader: told at the end.
+    farewell: Vec<Reply>,
     /// When to end, if this node was removed.
     end_at: Option<Instant>,
     /// Set when it was told to stop.
@@ -170,6 +181,7 @@ impl Driver {
             id: options.id,
             cluster: options.cluster.clone(),
             codec: Arc::clone(&dialect.codec),
+            extensions: dialect.extensions,
             snapshot_count: options.snapshot_count,
             timing: options.timing,
             boot,
@@ -184,6 +196,9 @@ impl Driver {
             writes: Writes::default(),
             reads: Reads::new(boot),
             changes: Changes::new(boot),
+            transfers: Vec::new(),
+            hold_writes: false,
+            hold_changes: false,
             applied,
             snapshot_index: applied.0,
             applied_bytes: 0,
@@ -192,7 +207,7 @@ impl Driver {
             leader: 0,
             leaderless_ticks: 0,
             told_removed: BTreeSet::new(),
-            farewell: None,
+            farewell: Vec::new(),
             end_at: None,
             leaving: None,
             handover: Handover::default(),
@@ -213,7 +228,10 @@ impl Driver {
         self.writes.end(STOPPING);
         self.reads.end(STOPPING);
         self.changes.end(STOPPING);
-        if let Some(reply) = self.farewell.take() {
+        for transfer in self.transfers.drain(..) {
+            transfer.give_up(STOPPING);
+        }
+        for reply in self.farewell.drain(..) {
             reply.send(Ok(()));
         }
         ending
@@ -283,6 +301,12 @@ impl Driver {
             Input::Write { counter, data, reply } => self.writes.add(counter, data, reply, now),
             Input::Read { reply } => self.reads.add(reply, now),
             Input::Change { change, reply } => self.take_change(change, reply, now),
+            Input::Transfer { to, reply } => self.take_transfer(to, reply, now)?,
+            Input::Roster { reply } => {
+                let roster = Roster::of(self.id, self.applied.0, self.leader, &self.members, &self.conf_state);
+                // An error means that nobody waits any more.
+                let _ = reply.send(roster);
+            }
             Input::Status { reply } => {
                 let keys = self.store.read().len();
                 // An error means that nobody waits any more.
@@ -325,19 +349,28 @@ impl Driver {
     fn undelivered(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             if entry.is_conf_change() {
-                if let Ok(change) = ConfChange::decode(entry.data) {
-                    self.changes.undelivered(change.id);
+                if let Ok(written) = Written::read(&entry) {
+                    self.changes.undelivered(written.request);
                 }
-            } else if let Ok((Some(id), _)) = self.codec.decode_request(entry.data) {
-                if id.node == self.id && id.boot == self.boot {
-                    self.writes.undelivered(id.counter);
-                }
+            } else {
+                self.undelivered_write(entry);
             }
         }
     }
 
+    /// As [`Self::undelivered`], for an entry that is no change of the membership; says whether it was this node's.
+    fn undelivered_write(&mut self, entry: Entry) -> bool {
+        let id = self.codec.decode_request(entry.data).ok().and_then(|(id, _)| id);
+        let own = id.filter(|id| id.node == self.id && id.boot == self.boot);
+        if let Some(id) = own {
+            self.writes.undelivered(id.counter);
+        }
+        own.is_some()
+    }
+
     fn tick(&mut self, now: Instant) -> Result<(), Fatal> {
         self.raw.tick()?;
+        (self.hold_writes, self.hold_changes) = (false, false);
         self.leaderless_ticks = if self.leader == 0 { self.leaderless_ticks + 1 } else { 0 };
         let hopeless_ticks = HOPELESS_ELECTIONS * usize::from(self.timing.election_ticks);
         let leader = match self.leaderless_ticks {
@@ -351,6 +384,7 @@ impl Driver {
         self.writes.expire(now, leader);
         self.reads.expire(now, leader);
         self.changes.expire(now, leader);
+        self.expire_transfers(now);
         Ok(())
     }
 
@@ -372,7 +406,7 @@ impl Driver {
 
     /// Proposes what is held, as one message.
     fn propose_writes(&mut self) -> Result<(), Fatal> {
-        if !self.writes.any_held() || self.end_at.is_some() {
+        if !self.writes.any_held() || self.end_at.is_some() || self.hold_writes {
             return Ok(());
         }
         let status = self.raw.basic_status();
@@ -434,6 +468,7 @@ impl Driver {
             self.leader = soft_state.lead;
             self.leaderless_ticks = 0;
             self.told_removed.clear();
+            self.answer_transfers();
             // Whoever was asked is not the one to answer any more.
             self.reads.dropped(None);
         }

@@ -21,10 +21,12 @@
 //!
 //! What is left out: separate threads for the log and for applying.
 
+mod change;
 mod changes;
 mod disk;
 mod driver;
 mod reads;
+mod roster;
 mod status;
 mod writes;
 
@@ -42,7 +44,6 @@ use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::address::PeerUrl;
 use crate::cli::NodeOptions;
 use crate::codec::{Codec, Dialect, RequestId};
 use crate::members::ChangeRefused;
@@ -50,7 +51,9 @@ use crate::transport::peer::Peers;
 use crate::transport::server::SnapshotCheck;
 use crate::transport::{Event, Removed, Sink, Transport};
 
+pub use change::{Change, Step, STEPS_MAX};
 pub use disk::{Disk, StorageFailed};
+pub use roster::{Role, Roster, RosterMember};
 pub use status::{MemberStatus, NodeStatus, ProgressStatus};
 
 /// Inputs that may wait for the raft thread.
@@ -71,7 +74,7 @@ pub enum Refused {
     NotDone(&'static str),
     /// It may have been done, or may be done yet. Says why nobody knows.
     Unknown(&'static str),
-    /// The membership does not allow it; nothing was proposed.
+    /// The membership does not allow it; nothing has changed.
     Change(ChangeRefused),
 }
 
@@ -121,23 +124,6 @@ pub(crate) enum Leader {
     Hopeless,
 }
 
-/// A change of the membership.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Make it a voting member.
-    Add {
-        /// Its id.
-        id: u64,
-        /// Where it listens to its peers.
-        url: PeerUrl,
-    },
-    /// Let it be a member no more.
-    Remove {
-        /// Its id.
-        id: u64,
-    },
-}
-
 /// What the raft thread can be told.
 pub(crate) enum Input {
     /// Get this request into the log.
@@ -146,6 +132,10 @@ pub(crate) enum Input {
     Read { reply: Reply },
     /// Change the membership.
     Change { change: Change, reply: Reply },
+    /// Hand leadership over to this node.
+    Transfer { to: u64, reply: Reply },
+    /// Say who is a member.
+    Roster { reply: oneshot::Sender<Roster> },
     /// Say how things are.
     Status { reply: oneshot::Sender<NodeStatus> },
     /// Something from the transport.
@@ -309,6 +299,17 @@ impl NodeHandle {
         self.ask(0, |reply| Input::Change { change, reply }, silent).await
     }
 
+    /// Hands leadership over to this node. `Ok` once this node knows that it leads.
+    pub async fn transfer_leadership(&self, to: u64) -> Result<(), Refused> {
+        self.wait_until_current().await?;
+        self.ask(0, |reply| Input::Transfer { to, reply }, Refused::Unknown("this node is held up")).await
+    }
+
+    /// Who is a member, as far as this node knows.
+    pub async fn roster(&self) -> Result<Roster, Refused> {
+        self.look(|reply| Input::Roster { reply }).await
+    }
+
     /// Asks for room for a body of up to so many bytes, to be held until it has arrived. Bodies that arrive are bounded
     /// like requests under way, by [`CLIENT_REQUESTS`] and [`CLIENT_BYTES`].
     pub fn room_for_body(&self, bytes: usize) -> Result<Permit, Refused> {
@@ -317,11 +318,15 @@ impl NodeHandle {
 
     /// How the node is.
     pub async fn status(&self) -> Result<NodeStatus, Refused> {
+        self.look(|reply| Input::Status { reply }).await
+    }
+
+    async fn look<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Refused> {
         let _permit = self.permit(0)?;
         let (reply, answer) = oneshot::channel();
-        self.tell(Input::Status { reply })?;
+        self.tell(input(reply))?;
         match tokio::time::timeout(HANDLE_TIMEOUT, answer).await {
-            Ok(Ok(status)) => Ok(status),
+            Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(Refused::NotDone(STOPPING)),
             Err(_) => Err(Refused::NotDone("this node is held up")),
         }

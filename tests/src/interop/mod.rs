@@ -41,7 +41,7 @@ pub use original::original;
 
 /// How our node must speak to be understood by the original.
 pub fn dialect() -> Dialect {
-    Dialect { codec: Arc::new(gob::GobCodec), check_quorum: false }
+    Dialect { codec: Arc::new(gob::GobCodec), check_quorum: false, extensions: false }
 }
 
 /// Which program a node runs.

@@ -89,31 +89,21 @@ impl Driver {
             return Ok(false);
         }
         let since = *leaving.settled.get_or_insert(now);
-        let idle = self.writes.is_empty() && self.reads.is_empty() && self.changes.is_empty();
+        let idle =
+            self.writes.is_empty() && self.reads.is_empty() && self.changes.is_empty() && self.transfers.is_empty();
         Ok(idle && self.inbox.is_empty() && now >= since + LINGER)
     }
 
     /// Asks the voter with most of the log to take over, if there is one that has not been asked; answers whether.
     fn ask_a_successor(&mut self) -> Result<bool, Fatal> {
-        let status = self.raw.status();
         let asked = self.leaving.as_ref().map(|leaving| &leaving.asked);
-        let successor = status
-            .progress
-            .iter()
-            .filter(|(id, progress)| **id != self.id && !progress.is_learner && progress.recent_active)
-            .filter(|(id, _)| self.transport.is_active(**id) && !asked.is_some_and(|asked| asked.contains(id)))
-            .max_by_key(|(_, progress)| progress.match_index)
-            .map(|(&id, _)| id);
+        let successor = self.best_voter(|id| !asked.is_some_and(|asked| asked.contains(&id)));
         let Some(successor) = successor else { return Ok(false) };
         if let Some(leaving) = self.leaving.as_mut() {
             leaving.asked.insert(successor);
         }
         log::info!("handing leadership over to node {successor}");
-        match self.raw.transfer_leader(successor) {
-            Err(error) if error.is_fatal() => return Err(error.into()),
-            Err(error) => log::debug!("the handover was not taken: {error}"),
-            Ok(()) => {}
-        }
+        self.ask_to_lead(successor)?;
         self.turn()?;
         Ok(true)
     }
@@ -130,13 +120,13 @@ impl Driver {
     /// Takes a message from a peer, or keeps it while leadership changes hands.
     pub(super) fn take_message(&mut self, message: Message) -> Result<(), Fatal> {
         match message.kind() {
-            Some(MessageType::MsgProp) if self.is_handing_over() && self.handover.has_room() => {
+            Some(MessageType::MsgProp) if !message.reject && self.is_handing_over() && self.handover.has_room() => {
                 self.handover.keep(message);
                 Ok(())
             }
             // Leadership would have to be handed over once more, perhaps to one that leaves, too.
             Some(MessageType::MsgTimeoutNow) if self.leaving.is_some() => Ok(()),
-            _ => self.step(message).map(drop),
+            _ => self.step_from_peer(message),
         }
     }
 
@@ -155,7 +145,7 @@ impl Driver {
                 log::info!("node {} leads now", status.soft_state.lead);
             }
             for message in self.handover.take() {
-                self.step(message)?;
+                self.step_from_peer(message)?;
             }
         }
         Ok(())

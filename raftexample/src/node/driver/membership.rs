@@ -4,24 +4,30 @@
 //! Nothing comes between, because one thread does all three. A change that makes no sense any more when it is applied
 //! is passed over, and since every node judges the same entry by the same state, on all of them alike.
 //!
-//! Left out: changes of several members at once, and members that only learn.
+//! **Changes of several members** are carried out through a joint configuration, which the leader leaves by an entry of
+//! its own as soon as it is applied. Whoever is only in the outgoing half still votes, so it stays in the address book
+//! until then: the book follows the configuration, and not the single steps. Whoever asked is answered when the joint
+//! configuration is left.
+//!
+//! **A leader that is to go** hands over first, so that the change is carried out by somebody who stays, and who knows
+//! that it is committed. If nobody takes over, it does it itself.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use prost::Message as _;
-use raft_core::pb::{ConfChange, ConfChangeType, Entry, EntryType};
+use raft_core::pb::{ConfChangeType, Entry};
 
 use super::{Answer, Driver, Fatal};
-use crate::address::PeerUrl;
 use crate::members::ChangeRefused;
-use crate::node::{Change, Refused, Reply, REMOVED};
+use crate::node::change::{judge, Address, Change, Judged, Written, WrittenStep};
+use crate::node::changes::Changes;
+use crate::node::{Refused, Reply, REMOVED};
 
-/// How long a removed node goes on, so that the others hear of its removal; and how long who asked it for its own removal
-/// waits for the answer. The last thing that a removed leader sends is that its removal is committed. Of two nodes, the
-/// one that is left is stuck if it never learns that: it still takes the other one for a member whose vote it needs.
-/// Nothing in the protocol acknowledges it, so the answer leaves time for it to arrive, which makes this unlikely, not
-/// impossible.
+/// How long a removed node goes on, so that the others hear of its removal. A leader that could not hand over, and so
+/// has removed itself, also waits this long with its answer: the last thing that it sends is that its removal is
+/// committed. Of two nodes, the one that is left is stuck if it never learns that: it still takes the other one for a
+/// member whose vote it needs. Nothing in the protocol acknowledges it, so the answer leaves time for it to arrive, which
+/// makes this unlikely, not impossible.
 const REMOVAL_LINGER: Duration = Duration::from_secs(1);
 
 impl Driver {
@@ -35,18 +41,46 @@ impl Driver {
         self.changes.add(change, reply, now);
     }
 
+    /// Whether the change makes sense, as far as this node knows.
+    fn judge(&self, change: &Change) -> Result<(), ChangeRefused> {
+        if !self.extensions && !change.is_original() {
+            return Err(ChangeRefused::NotUnderstood);
+        }
+        let steps = change.written();
+        judge(&steps, &self.members, &self.conf_state, Judged::Before)?;
+        self.judge_learners(&steps)
+    }
+
     /// Proposes what is held, one change after the other, as long as Raft takes them.
     pub(super) fn propose_changes(&mut self) -> Result<(), Fatal> {
-        if self.leader == 0 || self.end_at.is_some() {
+        // A joint configuration must be left first, and the leader would put an empty entry into the log to say so.
+        let joint = !self.conf_state.voters_outgoing.is_empty();
+        if self.leader == 0 || self.end_at.is_some() || self.hold_changes || joint {
             return Ok(());
         }
-        while let Some(held) = self.changes.next(&self.members) {
+        let mut changes = std::mem::take(&mut self.changes);
+        let proposed = self.propose_held(&mut changes);
+        self.changes = changes;
+        proposed
+    }
+
+    fn propose_held(&mut self, changes: &mut Changes) -> Result<(), Fatal> {
+        while let Some(mut held) = changes.next(|change| self.judge(change)) {
+            if !held.handed_over {
+                if let Some(successor) = self.successor(&held.change) {
+                    log::info!("this node leads and is to go: it hands over to node {successor} first");
+                    held.handed_over = true;
+                    changes.put_back(held);
+                    return self.ask_to_lead(successor).map(drop);
+                }
+            }
             match self.raw.propose_conf_change(held.entry()) {
-                Ok(()) => self.changes.proposed(held),
+                Ok(()) => changes.proposed(held),
                 Err(error) if error.is_fatal() => return Err(error.into()),
                 Err(error) => {
                     log::debug!("a change of the membership was not taken: {error}");
-                    self.changes.put_back(held);
+                    changes.put_back(held);
+                    self.hold_changes = true;
                     break;
                 }
             }
@@ -54,77 +88,108 @@ impl Driver {
         Ok(())
     }
 
-    /// Changes configuration, address book and transport together. Returns the answer for who waits for it.
-    pub(super) fn apply_change(&mut self, entry: &Entry) -> Result<Option<Answer>, Fatal> {
-        let unreadable = |what: &dyn std::fmt::Display| {
+    /// If this node leads and would not vote any more after this change: who could lead instead.
+    fn successor(&self, change: &Change) -> Option<u64> {
+        let steps = change.written();
+        let goes = |id: u64| {
+            let stays = [ConfChangeType::ConfChangeAddNode, ConfChangeType::ConfChangeUpdateNode];
+            steps.iter().any(|step| step.id == id && !stays.contains(&step.kind))
+        };
+        if self.leader != self.id || !self.extensions || !goes(self.id) {
+            return None;
+        }
+        self.best_voter(|id| !goes(id))
+    }
+
+    /// Changes configuration, address book and transport together. Returns the answers for those who wait for it.
+    pub(super) fn apply_change(&mut self, entry: &Entry) -> Result<Vec<Answer>, Fatal> {
+        let written = Written::read(entry).map_err(|what| {
             Fatal(format!(
                 "this node stops at entry {}, a change of the membership that it cannot read: {what}",
                 entry.index
             ))
+        })?;
+        let index = entry.index;
+        let Written { request, kind, steps } = written;
+        let refused = |driver: &mut Driver, answer| {
+            driver.changes.applied(request).map(|reply| (reply, Err(answer))).into_iter().collect()
         };
-        if entry.kind() != Some(EntryType::EntryConfChange) {
-            return Err(unreadable(&"changes of several members at once are of a newer version"));
+        if let Err(why) = judge(&steps, &self.members, &self.conf_state, Judged::Applied) {
+            // Every node finds the same fault in the same entry, so all of them pass over it.
+            log::info!("the change of the membership at index {index} has no effect: {why}");
+            return Ok(refused(self, Refused::Change(why)));
         }
-        let change = ConfChange::decode(entry.data.clone()).map_err(|error| unreadable(&error))?;
-        let answer = |driver: &mut Driver, answer| driver.changes.applied(change.id).map(|reply| (reply, answer));
-        if let Err(refused) = self.check_again(&change) {
-            log::info!("the change of the membership at index {} has no effect: {refused}", entry.index);
-            return Ok(answer(self, Err(Refused::Change(refused))));
-        }
-        match self.raw.apply_conf_change(change.clone()) {
+        match self.raw.apply_conf_change(kind) {
             Ok(conf_state) => self.conf_state = conf_state,
             Err(error) if error.is_fatal() => return Err(error.into()),
             Err(error) => {
-                // Every node finds the same fault in the same entry, so all of them pass over it.
-                log::warn!("the change of the membership at index {} has no effect: {error}", entry.index);
-                return Ok(answer(self, Err(Refused::NotDone("the configuration does not allow it"))));
+                log::info!("the change of the membership at index {index} has no effect: {error}");
+                return Ok(refused(self, Refused::NotDone("the configuration does not allow it")));
             }
         }
-        let id = change.node_id;
-        match ConfChangeType::try_from(change.change_type) {
-            Ok(ConfChangeType::ConfChangeRemoveNode) => {
-                self.members.remove(id, entry.index);
-                log::info!("node {id} was removed from the cluster");
-                if id == self.id {
-                    self.farewell = self.changes.applied(change.id);
+        for step in &steps {
+            self.follow_step(step);
+        }
+        let removed = self.follow_configuration(index);
+        self.follow_members();
+        Ok(self.answers_to(request, removed))
+    }
+
+    /// Who is to be told, now that the change of this request is applied. `removed`: this node is no member any more.
+    fn answers_to(&mut self, request: u64, removed: bool) -> Vec<Answer> {
+        let mut replies: Vec<Reply> = Vec::new();
+        if self.conf_state.voters_outgoing.is_empty() {
+            replies.extend(self.changes.applied(request));
+            replies.extend(self.changes.left());
+        } else {
+            log::info!("the members change together: until the way out is agreed on, old and new voters both decide");
+            self.changes.entered(request);
+        }
+        if removed && self.leader == self.id {
+            self.farewell.append(&mut replies);
+        }
+        replies.into_iter().map(|reply| (reply, Ok(()))).collect()
+    }
+
+    /// What a step says about an address. One that cannot be used is no reason to stop: the entry is committed, every
+    /// node would stop with this one, and again at every start.
+    fn follow_step(&mut self, step: &WrittenStep) {
+        let id = step.id;
+        match (step.kind, &step.address) {
+            (ConfChangeType::ConfChangeRemoveNode, _) => {}
+            (ConfChangeType::ConfChangeUpdateNode, Address::Good(url)) => {
+                log::info!("node {id} listens at {url} from now on");
+                self.members.set_address(id, url.clone());
+            }
+            (_, Address::Good(url)) => {
+                log::info!("node {id} at {url} is a member");
+                self.members.set_address(id, url.clone());
+            }
+            (_, Address::None) if self.members.contains(id) => {
+                let learner = self.conf_state.learners.contains(&id) || self.conf_state.learners_next.contains(&id);
+                log::info!("node {id} {}", if learner { "is a learner from now on" } else { "votes from now on" });
+            }
+            (_, address) => {
+                if let Address::Bad(text) = address {
+                    log::warn!("node {id} was added with an address that is none: \"{text}\"");
+                }
+                match self.members.add_founder(id, &self.cluster) {
+                    Some(url) => log::info!("node {id} at {url} is a member (the address is the command line's)"),
+                    None => log::warn!("node {id} is a member, but --cluster does not say where it is"),
                 }
             }
-            Ok(_) => self.add_member(id, &change.context),
-            Err(_) => return Err(unreadable(&"its type is unknown")),
-        }
-        self.follow_members();
-        Ok(answer(self, Ok(())))
-    }
-
-    /// A change was checked before it was proposed, by a node that may have been behind, and another one may have come
-    /// between. The second of two additions of one id must not move the member, and its proposer must hear of it.
-    fn check_again(&self, change: &ConfChange) -> Result<(), ChangeRefused> {
-        let id = change.node_id;
-        match ConfChangeType::try_from(change.change_type) {
-            Ok(ConfChangeType::ConfChangeAddNode) if self.members.contains(id) => {
-                Err(ChangeRefused::AlreadyMember { id, url: self.members.url(id).cloned() })
-            }
-            Ok(ConfChangeType::ConfChangeRemoveNode) => self.members.check_remove(id),
-            _ => Ok(()),
         }
     }
 
-    /// The address of a founder is not in its entry. An address that cannot be used is no reason to stop: the entry is
-    /// committed, every node would stop with this one, and again at every start.
-    fn add_member(&mut self, id: u64, context: &[u8]) {
-        let agreed = std::str::from_utf8(context).ok().and_then(|text| text.parse::<PeerUrl>().ok());
-        if let Some(url) = agreed {
-            log::info!("node {id} at {url} is a member");
-            self.members.add_agreed(id, url);
-            return;
+    /// Lets the address book follow the configuration; says whether this node is no member any more since this entry.
+    fn follow_configuration(&mut self, index: u64) -> bool {
+        let conf_state = &self.conf_state;
+        let halves = [&conf_state.voters, &conf_state.voters_outgoing, &conf_state.learners, &conf_state.learners_next];
+        let gone = self.members.keep(index, |id| halves.iter().any(|ids| ids.contains(&id)));
+        for id in &gone {
+            log::info!("node {id} was removed from the cluster");
         }
-        if !context.is_empty() {
-            log::warn!("node {id} was added with an address that is none: \"{}\"", context.escape_ascii());
-        }
-        match self.members.add_founder(id, &self.cluster) {
-            Some(url) => log::info!("node {id} at {url} is a member (the address is the command line's)"),
-            None => log::warn!("node {id} is a member, but --cluster does not say where it is"),
-        }
+        gone.contains(&self.id)
     }
 
     /// Lets the transport, and this node itself, follow the address book.
