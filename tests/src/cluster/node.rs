@@ -80,10 +80,22 @@ impl Node {
     /// # Panics
     /// When it runs already.
     pub fn start(&self) {
+        self.start_process(&self.arguments);
+    }
+
+    fn start_process(&self, arguments: &[String]) {
         let mut slot = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(!slot.as_ref().is_some_and(|process| process.is_running()), "node {} runs already", self.id);
         let name = format!("node {}", self.id);
-        *slot = Some(Arc::new(Process::start(&name, raftexample(), &self.arguments, &self.working_dir)));
+        *slot = Some(Arc::new(Process::start(&name, raftexample(), arguments, &self.working_dir)));
+    }
+
+    /// As [`Node::start`], with each argument of the command line changed by `change`, for this start only.
+    ///
+    /// # Panics
+    /// When it runs already.
+    pub fn start_with_arguments(&self, change: impl Fn(&str) -> String) {
+        self.start_process(&self.arguments.iter().map(|argument| change(argument)).collect::<Vec<_>>());
     }
 
     /// Starts it and waits until it answers HTTP.
