@@ -15,7 +15,7 @@ pub const LOCAL_APPLY_THREAD: u64 = u64::MAX - 1;
 pub const NO_LIMIT: u64 = u64::MAX;
 
 /// How a leader makes sure that a read is not stale (Raft thesis §6.4).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ReadOnlyOption {
     /// It asks a quorum, by one round of heartbeats that all waiting reads share.
     #[default]
@@ -26,7 +26,7 @@ pub enum ReadOnlyOption {
 }
 
 /// The settings of one node (etcd `raft.go`, `Config`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Config {
     /// The node's own id: unique in the cluster for all times, not 0 and not one of the two local threads'.
     pub id: u64,

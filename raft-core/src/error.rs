@@ -12,7 +12,7 @@ use crate::confchange::ConfChangeError;
 use crate::storage::StorageError;
 
 /// Why a call on a node failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Error {
     /// A [`Config`](crate::Config) that cannot work; the text names the field.
@@ -90,7 +90,7 @@ pub enum Error {
 }
 
 /// Why a proposal, a read or a transfer was dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
     /// This node knows of no leader at present.
@@ -114,7 +114,7 @@ pub enum DropReason {
 }
 
 /// Why a configuration change was refused (etcd `raft.go`, the proposal checks).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConfChangeRefusal {
     /// An earlier change may not have been applied yet.

@@ -109,7 +109,7 @@ pub enum ConfChangeType {
 }
 
 /// One entry of the log.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Entry {
     /// An [`EntryType`]; see [`Entry::kind`].
     #[prost(enumeration = "EntryType", required, tag = "1")]
@@ -140,7 +140,7 @@ pub struct SnapshotMetadata {
 }
 
 /// The application's state at an index, in place of the log up to there.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Snapshot {
     /// The application's bytes.
     #[prost(bytes = "bytes", tag = "1")]
@@ -151,7 +151,7 @@ pub struct Snapshot {
 }
 
 /// Everything that nodes say to each other, and to themselves. One flat struct for all types, as on the wire.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Hash, prost::Message)]
 pub struct Message {
     /// A [`MessageType`]; see [`Message::kind`].
     #[prost(enumeration = "MessageType", required, tag = "1")]

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use crate::confchange::ConfChangeKind;
 use crate::config::{is_local_thread, Config, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, NONE};
 use crate::error::Error;
-use crate::log::EntryId;
+use crate::log::{EntryId, Slice};
 use crate::pb::{ConfChange, ConfChangeType, ConfChangeV2, ConfState, Entry, HardState, Message, MessageType};
 use crate::raft::validate::{is_local, is_response};
 use crate::raft::{Raft, SoftState, StateType};
@@ -49,7 +49,7 @@ pub enum SnapshotStatus {
 }
 
 /// What `advance` does for the `Ready` that is outstanding.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Outstanding {
     number: u64,
     /// The node's votes and acknowledgements to itself.
@@ -59,7 +59,7 @@ struct Outstanding {
 }
 
 /// That everything up to `last` is durable, seen from `term`.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct AppendDone {
     term: u64,
     last: EntryId,
@@ -67,7 +67,7 @@ struct AppendDone {
 }
 
 /// That committed entries up to `index` are applied.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct ApplyDone {
     index: u64,
     bytes: u64,
@@ -82,7 +82,10 @@ impl ApplyDone {
 }
 
 /// One Raft node, driven by its owner. See the module's text.
-#[derive(Debug)]
+///
+/// `Clone` and `Hash` are for searches that follow several futures of one state, and both take in every field. A copy is
+/// the same member: never let two of them speak to one cluster.
+#[derive(Clone, Debug, Hash)]
 pub struct RawNode<S: Storage> {
     raft: Raft<S>,
     /// What the application was told last.
@@ -584,6 +587,31 @@ impl<S: Storage> RawNode<S> {
     #[doc(hidden)]
     pub fn set_randomized_election_timeout(&mut self, ticks: usize) {
         self.raft.set_randomized_election_timeout(ticks);
+    }
+
+    /// Test hook: puts what only tells how the node came here (draws of the generator, the count of Readys) at fixed
+    /// values, so that a search which meets the same state twice sees that. The election timeout becomes the shortest.
+    #[doc(hidden)]
+    pub fn forget_history(&mut self) {
+        self.raft.forget_draws();
+        if self.outstanding.is_none() {
+            self.ready_count = 0;
+        }
+    }
+
+    /// Test hook: index and term of the entry before the log's first one, and the log, durable or not.
+    ///
+    /// # Errors
+    /// The storage's.
+    #[doc(hidden)]
+    pub fn whole_log(&self) -> Result<(u64, u64, Vec<Entry>), Error> {
+        let log = &self.raft.log;
+        let first = log.first_index()?;
+        let term = log.term(first - 1)?.unwrap_or(0);
+        match log.entries_from(first, crate::config::NO_LIMIT)? {
+            Slice::Entries(entries) => Ok((first - 1, term, entries)),
+            Slice::Compacted => Ok((first - 1, term, Vec::new())),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::raft::{ReadState, SoftState};
 
 /// A batch of work for the application; see [`RawNode`](crate::RawNode)'s file for the order.
 #[must_use = "work that is not carried out is lost: persist it, then call persisted() and advance()"]
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct Ready {
     pub(crate) number: u64,
     pub(crate) soft_state: Option<SoftState>,

@@ -3,7 +3,7 @@
 //! SplitMix64 (Steele, Lea, Flood 2014): eight bytes of state, good enough to tell nodes apart, useless for secrets.
 
 /// See the module's text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct SplitMix64(u64);
 
 impl SplitMix64 {

@@ -18,7 +18,7 @@ use prost::Message as _;
 use crate::pb::{ConfState, Entry, HardState, Snapshot};
 
 /// Why a storage cannot answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StorageError {
     /// The index is compacted away.
@@ -103,7 +103,7 @@ impl<S: Storage> Storage for Arc<RwLock<S>> {
 }
 
 /// A log in memory: for tests, for examples, and as the readable copy of a log on disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct MemoryStorage {
     hard_state: HardState,
     /// Stands for everything up to its index; index 0 if there is none.

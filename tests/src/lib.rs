@@ -6,6 +6,7 @@
 //! - [`interaction`]: a cluster in one process that does only what such a file tells it. [`quorum_traces`] and
 //!   [`confchange_traces`] do the same for the arithmetic below it.
 //! - [`fault_disk`]: a disk that knows live from durable, loses what was not synced, and fails when told to.
+//! - [`model`]: every state that small clusters can reach, searched breadth-first.
 //! - [`wal_workload`]: work for the log, and what it must hold after each step.
 //! - [`linearizability`]: whether what clients saw is possible on one machine that does one thing at a time.
 //! - [`random`]: numbers that look random and are the same in every run.
@@ -18,6 +19,7 @@ pub mod fault_disk;
 pub mod interaction;
 pub mod interop;
 pub mod linearizability;
+pub mod model;
 pub mod quorum_traces;
 pub mod random;
 pub mod wal_workload;

@@ -30,7 +30,7 @@ pub use changer::{check_invariants, Changed, Changer};
 pub use restore::{equivalent, restore};
 
 /// Why a membership change cannot be carried out, or a membership not be restored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ConfChangeError {
     /// A joint change cannot begin inside of another.
     AlreadyJoint,
@@ -61,7 +61,7 @@ pub enum ConfChangeError {
 }
 
 /// A rule that a membership breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BrokenInvariant {
     /// A member without progress.
     NoProgress(u64),

@@ -24,14 +24,14 @@ use crate::storage::{count_within, Storage, StorageError};
 use unstable::Unstable;
 
 /// Names an entry: by Raft's log matching property, equal ids mean equal logs up to there (Raft paper §5.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct EntryId {
     pub(crate) term: u64,
     pub(crate) index: u64,
 }
 
 /// See the module's text.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct RaftLog<S> {
     pub(crate) storage: S,
     pub(crate) unstable: Unstable,

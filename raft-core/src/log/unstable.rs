@@ -8,7 +8,7 @@ use crate::pb::{Entry, Snapshot};
 use super::EntryId;
 
 /// See the module's text. etcd: `log_unstable.go`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Unstable {
     /// A snapshot received and not yet durable. If there is one, `offset == snapshot.index + 1`.
     pub(crate) snapshot: Option<Snapshot>,

@@ -46,7 +46,7 @@ use read_index::ReadOnly;
 pub use read_index::ReadState;
 
 /// The part a node plays (Raft paper figure 4, and the thesis' pre-candidate).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum StateType {
     /// Answers leaders and candidates.
     #[default]
@@ -71,7 +71,7 @@ impl fmt::Display for StateType {
 }
 
 /// What is worth telling the application and need not be durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SoftState {
     /// Who leads, as far as this node knows; 0 for nobody.
     pub lead: u64,
@@ -86,7 +86,7 @@ impl fmt::Display for SoftState {
 }
 
 /// One node's whole state. Fields follow Raft paper figure 2 where it has them.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Raft<S> {
     pub(crate) id: u64,
     /// Latest term seen; never falls.
@@ -372,6 +372,12 @@ impl<S: Storage> Raft<S> {
     /// Test hook: makes the election timeout known.
     pub(crate) fn set_randomized_election_timeout(&mut self, ticks: usize) {
         self.randomized_election_timeout = ticks;
+    }
+
+    /// Test hook: as if nothing had been drawn yet, and the shortest timeout had come out.
+    pub(crate) fn forget_draws(&mut self) {
+        self.random = SplitMix64::new(self.config.seed, self.id);
+        self.randomized_election_timeout = self.config.election_tick;
     }
 
     /// The read answers and refusals that wait for the application.

@@ -26,7 +26,7 @@ use crate::storage::Storage;
 use super::Raft;
 
 /// A read that may be served from the local state once `index` is applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReadState {
     /// What must be applied first.
     pub index: u64,
@@ -46,7 +46,7 @@ impl fmt::Display for ReadState {
 const MAX_WAITING_READS: usize = 65_536;
 
 /// The reads that a leader has in hand.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct ReadOnly {
     /// How many reads of this leadership are answered. The read at `waiting[i]` is number `confirmed + i + 1`.
     confirmed: u64,

@@ -12,7 +12,7 @@
 use std::collections::VecDeque;
 
 /// Appends under way to one follower.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Inflights {
     /// Last index and payload bytes of each append, oldest first. `appends[i].0 < appends[i + 1].0`
     appends: VecDeque<(u64, u64)>,

@@ -25,7 +25,7 @@ use crate::quorum::{AckedIndexer, IdSet, JointConfig, VoteResult};
 pub type ProgressMap = BTreeMap<u64, Progress>;
 
 /// The membership in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Config {
     /// Who votes.
     pub voters: JointConfig,
@@ -74,7 +74,7 @@ impl fmt::Display for Config {
 }
 
 /// The membership, each member's progress, and the votes of the current election.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ProgressTracker {
     /// The membership in force.
     pub config: Config,

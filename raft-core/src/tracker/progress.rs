@@ -45,7 +45,7 @@ impl fmt::Display for ProgressState {
 }
 
 /// A leader's view of one follower (or of itself).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Progress {
     /// The follower durably holds the leader's log up to here. `0 ≤ match_index < next_index`
     pub match_index: u64,
