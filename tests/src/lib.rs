@@ -1,5 +1,6 @@
 //! Harnesses that the cross-crate tests share. Nothing here is shipped.
 //!
+//! - [`black_box`]: clusters of processes, judged by what their clients saw while everything went wrong.
 //! - [`cluster`]: real `raftexample` processes, driven over HTTP and ended by process id.
 //! - [`datadriven`]: test files made of commands and of what was seen when they ran.
 //! - [`interop`]: the same beside processes of the original Go program, in one cluster.
@@ -12,6 +13,7 @@
 //! - [`random`]: numbers that look random and are the same in every run.
 #![forbid(unsafe_code)]
 
+pub mod black_box;
 pub mod cluster;
 pub mod confchange_traces;
 pub mod datadriven;

@@ -103,22 +103,22 @@ fn five_nodes_that_all_reach_one_of_them_and_nobody_else_go_on_behind_that_one()
 
 #[test]
 fn three_packets_in_ten_that_are_lost_and_sent_again_lose_nothing() {
-    goes_on_with(Fault::Loss { percent: 30 }, 8, 100);
+    goes_on_with(Fault::Loss { percent: 30 }, 8, 40);
 }
 
 #[test]
 fn connections_that_break_in_the_middle_of_a_frame_lose_nothing() {
-    goes_on_with(Fault::Break { percent: 2 }, 4, 300);
+    goes_on_with(Fault::Break { percent: 2 }, 4, 150);
 }
 
 #[test]
 fn connections_of_which_hardly_one_lives_for_more_than_three_messages_lose_nothing() {
-    goes_on_with(Fault::Break { percent: 30 }, 8, 50);
+    goes_on_with(Fault::Break { percent: 30 }, 8, 30);
 }
 
 #[test]
 fn a_network_that_takes_200_ms_is_still_a_network() {
-    goes_on_with(Fault::Delay(Duration::from_millis(200)), 8, 100);
+    goes_on_with(Fault::Delay(Duration::from_millis(200)), 8, 50);
 }
 
 #[test]

@@ -93,6 +93,16 @@ impl Cluster {
     /// Starts `size` nodes that reach each other through a [`Network`] only, with `extra_arguments` on each command line,
     /// and waits for a leader.
     pub fn start_on_network(size: u64, extra_arguments: &[&str]) -> (Cluster, Network) {
+        let (cluster, network) = Cluster::prepare_on_network(size, extra_arguments);
+        for node in &cluster.nodes {
+            node.start();
+        }
+        cluster.wait_for_leader();
+        (cluster, network)
+    }
+
+    /// As [`Cluster::start_on_network`], and starts none of them.
+    pub fn prepare_on_network(size: u64, extra_arguments: &[&str]) -> (Cluster, Network) {
         let mut cluster = Cluster::prepare(0, extra_arguments);
         let peer_ports: Vec<u16> = (0..size).map(|_| free_port()).collect();
         let network = Network::between(&peer_ports);
@@ -100,10 +110,8 @@ impl Cluster {
             // Each node has a list of its own: the founders' addresses are what the command line says.
             let seen: Vec<u16> = (1..=size).map(|to| if to == id { own } else { network.port(id, to) }).collect();
             let node = cluster.describe_node(id, own, &seen, false);
-            node.start();
             cluster.nodes.push(node);
         }
-        cluster.wait_for_leader();
         (cluster, network)
     }
 
@@ -178,10 +186,11 @@ impl Cluster {
 
     /// As [`Cluster::wait_for_leader`], asking only these nodes (the others may be paused).
     pub fn wait_for_leader_among(&self, ids: &[u64]) -> u64 {
-        eventually("one leader that all of these nodes follow", PATIENCE, || self.agreed_leader(ids))
+        eventually("one leader that all of these nodes follow", PATIENCE, || self.leader_now(ids))
     }
 
-    fn agreed_leader(&self, ids: &[u64]) -> Option<u64> {
+    /// The leader that all of these nodes name, if there is one at this moment and it agrees.
+    pub fn leader_now(&self, ids: &[u64]) -> Option<u64> {
         let mut leaders = Vec::new();
         for &id in ids {
             let status = self.node(id).status()?;
