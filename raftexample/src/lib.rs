@@ -42,6 +42,7 @@
 //! | [`transport`] | messages between nodes |
 //! | [`codec`], [`members`], [`address`] | what is in entries and snapshots; who is where |
 //! | [`serve`] | listening |
+//! | [`metrics`] | what is counted |
 //! | [`demo`] | three nodes at once |
 //! | [`wal_tool`] | a stopped node's log, for people |
 //!
@@ -54,6 +55,7 @@ pub mod codec;
 pub mod demo;
 pub mod http;
 pub mod members;
+pub mod metrics;
 pub mod node;
 pub mod serve;
 pub mod transport;
@@ -72,13 +74,12 @@ use tokio::sync::watch;
 use cli::{NodeOptions, NotATask, Task};
 use codec::Dialect;
 use node::{Disk, Ending, NodeHandle};
-use serve::Phase;
-use transport::server::PeerServer;
+use serve::limits::{raise_file_limit, Limits};
+use serve::{Phase, Server};
+use transport::server::{Arriving, PeerServer};
 
 /// Threads for sockets. The raft thread has its own.
 const SOCKET_THREADS: usize = 2;
-/// A client may be silent for this long between two requests, or in the middle of a header.
-const CLIENT_HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long requests that are being answered may take to finish at the end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The cluster id of the original raftexample; part of every data directory's identity.
@@ -148,12 +149,15 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
         sink: running.sink,
         removed: running.removed,
         check_snapshot: running.check_snapshot,
+        arriving: Arriving::default(),
     });
-    let peers = serve::accept(peers, None, peers_watched, move |request| Arc::clone(&peer_server).answer(request));
-    let handle = running.handle.clone();
-    let clients = serve::accept(clients, Some(CLIENT_HEADER_TIMEOUT), watched, move |request| {
-        http::answer(handle.clone(), request)
-    });
+    let (handle, metrics) = (running.handle.clone(), running.handle.metrics());
+    let (client_limits, peer_limits) = Limits::for_files(raise_file_limit());
+    let server = |limits, metrics: &Arc<_>, phase| Server { limits, metrics: Arc::clone(metrics), phase };
+    let peers = server(peer_limits, &metrics.peers, peers_watched)
+        .accept(peers, move |request| Arc::clone(&peer_server).answer(request));
+    let clients = server(client_limits, &metrics.clients, watched)
+        .accept(clients, move |request| http::answer(handle.clone(), request));
     let servers = (runtime.spawn(peers), runtime.spawn(clients));
     let stop = stop_in_order(running.handle.clone(), clients_phase.clone());
     stop_on_signals(&runtime, Arc::clone(&stop));

@@ -16,6 +16,9 @@
 //! | `GET /_/members` | who is a member, in which role | 200, JSON |
 //! | `POST /_/leader` | hands leadership to the member whose id is the body | 204 once it leads, 404, 409, 504 |
 //! | `GET /_/status` | how the node is | 200, JSON |
+//! | `GET /_/metrics` | what was counted, for Prometheus | 200, text |
+//! | `GET /_/livez` | whether the process works | 200, 503 |
+//! | `GET /_/readyz` | whether the node can serve clients | 200, 503 |
 //!
 //! `HEAD` works wherever `GET` does. [`request`] says what a key is.
 //!
@@ -29,12 +32,13 @@
 //!
 //! What is left out: lists of keys, conditions, transactions, watches.
 
+mod health;
 mod members;
 pub mod request;
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -55,6 +59,9 @@ const DRAINED_MAX_BYTES: usize = 16 << 20;
 /// A body must arrive within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The version of the format that Prometheus reads.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 type Answer = Response<Full<Bytes>>;
 
 /// Answers one request of a client.
@@ -64,7 +71,10 @@ pub async fn answer(node: NodeHandle, request: Request<Incoming>) -> Result<Answ
         Ok(call) => {
             // A client that asks before it sends need not send in vain.
             let sending = !request.headers().contains_key(EXPECT);
-            carry_out(&node, call, request.into_body(), sending).await.unwrap_or_else(|refusal| refusal)
+            let (asked, began) = (call.asked(), Instant::now());
+            let answer = carry_out(&node, call, request.into_body(), sending).await.unwrap_or_else(|refusal| refusal);
+            node.metrics().count_request(asked, answer.status().as_u16(), began.elapsed());
+            answer
         }
         Err(Nonsense { status, text, allow }) => {
             let mut answer = line(StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST), &text);
@@ -119,6 +129,13 @@ async fn carry_out(node: &NodeHandle, call: Call, body: Incoming, sending: bool)
         }
         Call::Members => json(&node.roster().await.map_err(refusal)?),
         Call::Status => json(&node.status().await.map_err(refusal)?),
+        Call::Metrics => {
+            let mut answer = Response::new(Full::new(Bytes::from(node.metrics_page())));
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE));
+            Ok(answer)
+        }
+        Call::Live => Ok(page_of(health::live(node))),
+        Call::Ready => Ok(page_of(health::ready(node).await)),
     }
 }
 
@@ -217,6 +234,10 @@ fn refusal(refused: Refused) -> Answer {
     answer
 }
 
+fn page_of(health: health::Health) -> Answer {
+    line(if health.good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, health.text.trim_end())
+}
+
 fn done() -> Answer {
     let mut answer = Response::new(Full::default());
     *answer.status_mut() = StatusCode::NO_CONTENT;
@@ -267,6 +288,32 @@ mod tests {
             }
             assert_eq!(read_body(Chunks(DRAINED_MAX_BYTES), 10, true, "PUT").await.unwrap_err().status(), 413);
         });
+    }
+
+    #[test]
+    fn a_body_that_comes_a_byte_a_second_is_cut_off() {
+        let builder = &mut tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap().block_on(async {
+            let began = tokio::time::Instant::now();
+            let slow = Slow(tokio::time::interval(Duration::from_secs(1)));
+            assert_eq!(read_body(slow, VALUE_MAX_BYTES, true, "PUT").await.unwrap_err().status(), 408);
+            assert_eq!(began.elapsed(), BODY_TIMEOUT);
+        });
+    }
+
+    /// A byte a second, for ever.
+    struct Slow(tokio::time::Interval);
+
+    impl Body for Slow {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            context: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+            self.0.poll_tick(context).map(|_| Some(Ok(hyper::body::Frame::data(Bytes::from_static(b"b")))))
+        }
     }
 
     /// Some chunks of four bytes each, announced by nobody.

@@ -25,6 +25,12 @@ pub const STATUS_PATH: &str = "/_/status";
 pub const MEMBERS_PATH: &str = "/_/members";
 /// `POST` hands over leadership.
 pub const LEADER_PATH: &str = "/_/leader";
+/// The page for Prometheus.
+pub const METRICS_PATH: &str = "/_/metrics";
+/// The page that says whether the process works.
+pub const LIVE_PATH: &str = "/_/livez";
+/// The page that says whether the node can serve clients.
+pub const READY_PATH: &str = "/_/readyz";
 /// A key may not be longer.
 pub const KEY_MAX_BYTES: usize = 4096;
 
@@ -63,6 +69,26 @@ pub enum Call {
     Transfer,
     /// Say how the node is.
     Status,
+    /// Say what was counted.
+    Metrics,
+    /// Say whether the process works.
+    Live,
+    /// Say whether the node can serve clients.
+    Ready,
+}
+
+impl Call {
+    /// What it asks, as [metrics](crate::metrics::ASKED) call it.
+    pub fn asked(&self) -> &'static str {
+        match self {
+            Call::Put { .. } => "put",
+            Call::Get { local: false, .. } => "get",
+            Call::Get { local: true, .. } => "get-local",
+            Call::DeleteKey { .. } => "delete",
+            Call::Members | Call::Status | Call::Metrics | Call::Live | Call::Ready => "page",
+            _ => "member",
+        }
+    }
 }
 
 /// What a client wants of a member.
@@ -177,6 +203,9 @@ fn page(method: &Method, path: &[u8], query: Option<&str>) -> Result<Call, Nonse
     let posts = *method == Method::POST;
     let (call, allow) = match std::str::from_utf8(path) {
         Ok(STATUS_PATH) => (reads.then_some(Call::Status), PAGE_METHODS),
+        Ok(METRICS_PATH) => (reads.then_some(Call::Metrics), PAGE_METHODS),
+        Ok(LIVE_PATH) => (reads.then_some(Call::Live), PAGE_METHODS),
+        Ok(READY_PATH) => (reads.then_some(Call::Ready), PAGE_METHODS),
         Ok(MEMBERS_PATH) if posts => (Some(Call::ChangeMembers), MEMBERS_METHODS),
         Ok(MEMBERS_PATH) => (reads.then_some(Call::Members), MEMBERS_METHODS),
         Ok(LEADER_PATH) => (posts.then_some(Call::Transfer), LEADER_METHODS),

@@ -56,6 +56,7 @@ use crate::address::PeerUrl;
 use crate::cli::{NodeOptions, Timing};
 use crate::codec::{Codec, Dialect};
 use crate::members::Members;
+use crate::metrics::Metrics;
 use crate::transport::{Event, Lost, Removed, Transport};
 
 /// Inputs to take in before the next Ready.
@@ -115,6 +116,7 @@ pub(super) struct Driver {
     /// Set when it was told to stop.
     leaving: Option<Leaving>,
     handover: Handover,
+    metrics: Arc<Metrics>,
 }
 
 /// An answer, and where it goes.
@@ -137,6 +139,8 @@ impl From<StorageFailed> for Fatal {
 
 impl Driver {
     /// Puts together a node from what the disk remembers, or a new one.
+    // Each part is made by somebody else and given to nobody else.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         options: &NodeOptions,
         dialect: &Dialect,
@@ -145,6 +149,7 @@ impl Driver {
         mut transport: Transport,
         removed: Removed,
         inbox: Inbox,
+        metrics: Arc<Metrics>,
     ) -> Result<Driver, String> {
         let State { storage, snapshot, empty } = state;
         let (members, store, conf_state, applied) = match snapshot {
@@ -211,6 +216,7 @@ impl Driver {
             end_at: None,
             leaving: None,
             handover: Handover::default(),
+            metrics,
         };
         driver.follow_members();
         Ok(driver)
@@ -252,6 +258,7 @@ impl Driver {
         loop {
             self.turn()?;
             let now = Instant::now();
+            self.count(now);
             if self.has_left(now)? {
                 self.disk.sync()?;
                 return Ok(Ending::Stopped);
@@ -271,6 +278,19 @@ impl Driver {
                 Err(RecvTimeoutError::Disconnected) => return Ok(Ending::Stopped),
             }
         }
+    }
+
+    /// Lets the metrics follow.
+    fn count(&self, now: Instant) {
+        let (status, raft) = (self.raw.basic_status(), &self.metrics.raft);
+        raft.leader.set(status.soft_state.lead);
+        raft.is_learner.set(u64::from(self.conf_state.learners.contains(&self.id)));
+        raft.term.set(status.hard_state.term);
+        raft.committed.set(status.hard_state.commit);
+        raft.applied.set(self.applied.0);
+        raft.snapshot.set(self.snapshot_index);
+        raft.pending.set(self.writes.len() as u64);
+        self.metrics.note_turn(now);
     }
 
     /// Takes an input, and those that have gathered behind it, up to a limit.
@@ -466,6 +486,7 @@ impl Driver {
         let Some(soft_state) = ready.soft_state() else { return };
         if soft_state.lead != self.leader {
             self.leader = soft_state.lead;
+            self.metrics.raft.leader_changes.add(u64::from(soft_state.lead != 0));
             self.leaderless_ticks = 0;
             self.told_removed.clear();
             self.answer_transfers();
@@ -494,7 +515,13 @@ impl Driver {
         if let Some(snapshot) = ready.snapshot() {
             self.install(snapshot)?;
         }
+        let began = Instant::now();
         self.disk.save(ready.hard_state().as_ref(), ready.entries())?;
+        if ready.must_sync() {
+            self.metrics.disk.wal_sync.observe(began.elapsed());
+            let bytes = ready.entries().iter().map(|entry| entry.data.len() as u64).sum();
+            self.metrics.disk.entry_bytes.add(bytes);
+        }
         let storage = self.raw.storage_mut();
         storage.append(ready.entries()).map_err(Error::Storage)?;
         if let Some(hard_state) = ready.hard_state() {

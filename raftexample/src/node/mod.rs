@@ -32,7 +32,7 @@ mod writes;
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -47,6 +47,7 @@ use tokio::sync::oneshot;
 use crate::cli::NodeOptions;
 use crate::codec::{Codec, Dialect, RequestId};
 use crate::members::ChangeRefused;
+use crate::metrics::Metrics;
 use crate::transport::peer::Peers;
 use crate::transport::server::SnapshotCheck;
 use crate::transport::{Event, Removed, Sink, Transport};
@@ -171,6 +172,10 @@ struct Shared {
     under_way: Arc<UnderWay>,
     /// Bodies that are still arriving. A share of their own, so that slow senders keep nobody from reading.
     arriving: Arc<UnderWay>,
+    metrics: Arc<Metrics>,
+    peers: Arc<Peers>,
+    /// It was told to stop.
+    stopping: AtomicBool,
 }
 
 /// What clients have under way.
@@ -234,8 +239,18 @@ pub fn start(
     let sink = sink(sender.clone());
     let transport = Transport::new(options.id, Arc::clone(&sink), runtime);
     let peers = transport.registry();
-    let driver =
-        driver::Driver::new(options, dialect, boot, (disk, recovered), transport, Arc::clone(&removed), inbox)?;
+    let metrics = Arc::new(Metrics::new(options.id));
+    let counted = Arc::clone(&metrics);
+    let driver = driver::Driver::new(
+        options,
+        dialect,
+        boot,
+        (disk, recovered),
+        transport,
+        Arc::clone(&removed),
+        inbox,
+        counted,
+    )?;
     let store = driver.store();
     let shared = Shared {
         inbox: sender,
@@ -246,6 +261,9 @@ pub fn start(
         counter: AtomicU64::new(0),
         under_way: Arc::default(),
         arriving: Arc::default(),
+        metrics,
+        peers: Arc::clone(&peers),
+        stopping: AtomicBool::new(false),
     };
     let thread = std::thread::Builder::new().name("raft".into()).spawn(|| driver.run());
     let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -278,12 +296,20 @@ impl NodeHandle {
             Refused::NotDone("the cluster's entries cannot express it")
         })?;
         let silent = Refused::Unknown("this node is held up");
-        self.ask(data.len(), |reply| Input::Write { counter, data, reply }, silent).await
+        let answer = self.ask(data.len(), |reply| Input::Write { counter, data, reply }, silent).await;
+        if answer.is_err() {
+            self.shared.metrics.proposals_failed.add(1);
+        }
+        answer
     }
 
     /// Waits until the store is as recent as any write that was acknowledged before this call.
     pub async fn wait_until_current(&self) -> Result<(), Refused> {
-        self.ask(0, |reply| Input::Read { reply }, Refused::NotDone("this node is held up")).await
+        let answer = self.ask(0, |reply| Input::Read { reply }, Refused::NotDone("this node is held up")).await;
+        if answer.is_err() {
+            self.shared.metrics.reads_failed.add(1);
+        }
+        answer
     }
 
     /// Looks into this node's own store, as it is now.
@@ -332,8 +358,24 @@ impl NodeHandle {
         }
     }
 
+    /// Whether it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stopping.load(Ordering::Relaxed)
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    /// What was counted, for Prometheus.
+    pub fn metrics_page(&self) -> String {
+        self.shared.metrics.page(&self.shared.peers)
+    }
+
     /// Tells the raft thread to hand over leadership, to answer everybody, and to end. May wait for room in the inbox.
     pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
         // An error means that it has ended already.
         let _ = self.shared.inbox.send(Input::Stop);
     }
@@ -395,6 +437,9 @@ mod tests {
             counter: AtomicU64::new(0),
             under_way: Arc::default(),
             arriving: Arc::default(),
+            metrics: Arc::new(Metrics::new(1)),
+            peers: Arc::default(),
+            stopping: AtomicBool::new(false),
         };
         (NodeHandle { shared: Arc::new(shared) }, receiver)
     }

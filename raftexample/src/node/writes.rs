@@ -70,6 +70,11 @@ impl Writes {
         self.held.push_back(counter);
     }
 
+    /// How many wait for their answer.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()

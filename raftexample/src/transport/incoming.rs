@@ -64,7 +64,9 @@ pub(super) async fn receive(link: Arc<Link>, kind: Kind) {
             Ok(stream) => {
                 failures = 0;
                 link.note_active(Channel::of(kind));
-                read(&link, kind, stream).await
+                let ended = read(&link, kind, stream).await;
+                link.metrics.received_failures.add(1);
+                ended
             }
             Err(ended) => ended,
         };
@@ -132,6 +134,7 @@ async fn read(link: &Link, kind: Kind, mut stream: Stream) -> Ended {
         };
         // Trailers mean nothing here.
         let Ok(data) = piece.into_data() else { continue };
+        link.metrics.received_bytes.add(data.len() as u64);
         buffer.extend_from_slice(&data);
         loop {
             match decoder.frame(&mut buffer) {

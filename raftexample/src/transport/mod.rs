@@ -32,6 +32,7 @@
 //! What is left out: snapshots in pieces from file to file (`/raft/snapshot` is answered with 404, and the original has
 //! none either); TLS.
 
+mod arriving;
 mod connection;
 pub mod headers;
 pub mod incoming;

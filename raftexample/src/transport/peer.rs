@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use super::pipeline::Pipeline;
 use super::stream::Kind;
 use super::{incoming, probing, Event, Sink};
 use crate::address::PeerUrl;
+use crate::metrics::PeerMetrics;
 
 /// What the tasks of one peer have in common.
 pub struct Link {
@@ -39,6 +41,7 @@ pub struct Link {
     pub(super) awake: Notify,
     msgapp: Outlet,
     message: Outlet,
+    pub(super) metrics: PeerMetrics,
     /// A bit for each channel that works, so that the log tells of the first to come and the last to go.
     active: AtomicU8,
 }
@@ -74,6 +77,7 @@ impl Link {
             awake: Notify::new(),
             msgapp: Outlet::new(Kind::MsgApp),
             message: Outlet::new(Kind::Message),
+            metrics: PeerMetrics::default(),
             active: AtomicU8::new(Channel::Unknown as u8),
         })
     }
@@ -155,11 +159,14 @@ impl Peer {
         for &kind in kinds {
             match self.link.outlet(kind).offer(message) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Full(refused)) => return Err(refused),
+                Err(Refused::Full(refused)) => {
+                    self.link.metrics.sent_failures.add(1);
+                    return Err(refused);
+                }
                 Err(Refused::Detached(refused)) => message = refused,
             }
         }
-        self.pipeline.queue(message)
+        self.pipeline.queue(message).inspect_err(|_| self.link.metrics.sent_failures.add(1))
     }
 
     /// Whether any channel works.
@@ -190,12 +197,28 @@ impl Peers {
         self.0.read().get(&id).cloned()
     }
 
+    /// Everybody by id: whether a sign of life was seen lately, and what is counted.
+    pub fn snapshot(&self) -> Vec<(u64, bool, Counted)> {
+        self.0.read().iter().map(|(&id, link)| (id, link.is_active(), Counted(Arc::clone(link)))).collect()
+    }
+
     pub(super) fn insert(&self, link: Arc<Link>) {
         self.0.write().insert(link.id, link);
     }
 
     pub(super) fn remove(&self, id: u64) {
         self.0.write().remove(&id);
+    }
+}
+
+/// What is counted for one peer.
+pub struct Counted(Arc<Link>);
+
+impl Deref for Counted {
+    type Target = PeerMetrics;
+
+    fn deref(&self) -> &PeerMetrics {
+        &self.0.metrics
     }
 }
 

@@ -112,8 +112,9 @@ impl Lane {
             let is_snapshot = message.kind() == Some(MessageType::MsgSnap);
             let proposals = proposals_of(&message);
             match self.post(message).await {
-                Ok(()) => {
+                Ok(bytes) => {
                     self.link.note_active(Channel::Post);
+                    self.link.metrics.sent_bytes.add(bytes as u64);
                     if is_snapshot {
                         self.link.tell(Event::SnapshotSent { id: self.link.id, delivered: true }).await;
                     }
@@ -134,6 +135,7 @@ impl Lane {
 
     async fn lost(&mut self, failure: Failure, proposals: Vec<Entry>, is_snapshot: bool) {
         let link = &self.link;
+        link.metrics.sent_failures.add(1);
         match failure {
             Failure::NotTaken(reason) => {
                 link.note_inactive(Channel::Post, &reason);
@@ -154,9 +156,10 @@ impl Lane {
         }
     }
 
-    /// Posts one message and waits for the answer.
-    async fn post(&mut self, message: Message) -> Result<(), Failure> {
+    /// Posts one message and waits for the answer; returns its length in bytes.
+    async fn post(&mut self, message: Message) -> Result<usize, Failure> {
         let body = wire::encode(message);
+        let bytes = body.len();
         let limit = POST_TIMEOUT + Duration::from_secs((body.len() / SLOWEST_BYTES_PER_SECOND) as u64);
         let mut dialled = false;
         loop {
@@ -183,9 +186,9 @@ impl Lane {
                     let text = Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await;
                     if let Ok(text) = text {
                         self.connection = Some(connection);
-                        return judge(status, removed_at, &text.to_bytes());
+                        return judge(status, removed_at, &text.to_bytes()).map(|()| bytes);
                     }
-                    return judge(status, removed_at, b"");
+                    return judge(status, removed_at, b"").map(|()| bytes);
                 }
                 // The peer had closed the idle connection, and the request never left: once more on a new one.
                 Ok(Err((Failure::NotTaken(_), true))) if !dialled => {}

@@ -33,7 +33,11 @@ pub(super) async fn probe(link: Arc<Link>) {
     loop {
         ticks.tick().await;
         let began = Instant::now();
-        match timeout(ANSWER_TIMEOUT, ask(&link)).await {
+        let answer = timeout(ANSWER_TIMEOUT, ask(&link)).await;
+        if matches!(answer, Ok(Ok(()))) {
+            link.metrics.round_trip.observe(began.elapsed());
+        }
+        match answer {
             Ok(Ok(())) if began.elapsed() >= SLOW => {
                 log::warn!("peer {} at {} took {:?} to answer a probe", link.id, link.url, began.elapsed());
             }

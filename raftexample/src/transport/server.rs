@@ -14,7 +14,7 @@
 //! | version | 412 | | version | 412 |
 //! | cluster | 412 | | cluster | 412 |
 //! | sender was removed | 403 | | kind of stream; id | 404 |
-//! | size | 413 | | receiver was removed | 410 |
+//! | size; time | 413; 408 | | receiver was removed | 410 |
 //! | is a message | 400 | | receiver is a peer | 404 |
 //! | addressed to this node | 412 | | addressed to this node | 412 |
 //! | snapshot can be restored | 400 | | | |
@@ -32,14 +32,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderMap, HeaderValue, ALLOW, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
 use raft_core::pb::{Message, MessageType, Snapshot};
 
+pub use super::arriving::Arriving;
 use super::outgoing::Outgoing;
-use super::peer::Peers;
+use super::peer::{Link, Peers};
 use super::stream::Kind;
 use super::{headers, pipeline, probing, wire, Event, Removed, Sink};
 
@@ -64,6 +65,8 @@ pub struct PeerServer {
     pub removed: Removed,
     /// Looked at before a snapshot is passed on.
     pub check_snapshot: SnapshotCheck,
+    /// What bodies may still take.
+    pub arriving: Arriving,
 }
 
 /// The body of an answer.
@@ -71,7 +74,7 @@ pub enum PeerBody {
     /// Known when the answer begins.
     Whole(Full<Bytes>),
     /// A stream of messages.
-    Stream(Box<Outgoing>),
+    Stream(Box<Outgoing>, Arc<Link>),
 }
 
 impl PeerServer {
@@ -95,7 +98,7 @@ impl PeerServer {
             return method_not_allowed("GET").map(PeerBody::Whole);
         }
         let mut response = match self.open_stream(request_headers, rest) {
-            Ok(stream) => Response::new(PeerBody::Stream(Box::new(stream))),
+            Ok((stream, link)) => Response::new(PeerBody::Stream(Box::new(stream), link)),
             Err(refusal) => refusal.map(PeerBody::Whole),
         };
         headers::set(response.headers_mut(), headers::SERVER_VERSION, headers::OWN_VERSION);
@@ -105,7 +108,11 @@ impl PeerServer {
 
     // The error is the answer to send: nothing is gained by boxing it.
     #[allow(clippy::result_large_err)]
-    fn open_stream(&self, request_headers: &HeaderMap, rest: &str) -> Result<Outgoing, Response<Full<Bytes>>> {
+    fn open_stream(
+        &self,
+        request_headers: &HeaderMap,
+        rest: &str,
+    ) -> Result<(Outgoing, Arc<Link>), Response<Full<Bytes>>> {
         let not_found = |reason| text(StatusCode::NOT_FOUND, reason);
         headers::check(request_headers).map_err(|mismatch| text(StatusCode::PRECONDITION_FAILED, mismatch.text()))?;
         let (name, id) = rest.rsplit_once('/').ok_or_else(|| not_found("invalid path"))?;
@@ -117,7 +124,7 @@ impl PeerServer {
         if to != Some(format!("{:x}", self.own_id).as_str()) {
             return Err(text(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
         }
-        Ok(link.attach(kind))
+        Ok((link.attach(kind), link))
     }
 
     /// Refuses a removed member, if it has asked to be told.
@@ -137,18 +144,14 @@ impl PeerServer {
     async fn pipeline<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes>,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         if request.method() != Method::POST {
             return method_not_allowed("POST");
         }
         let mut response = match self.admit(request.headers()) {
-            Ok(()) => match Limited::new(request.into_body(), MESSAGE_MAX_BYTES).collect().await {
-                Ok(body) => self.deliver(body.to_bytes()),
-                Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                    text(StatusCode::PAYLOAD_TOO_LARGE, "raft message too large")
-                }
-                Err(_) => text(StatusCode::BAD_REQUEST, "error reading raft message"),
+            Ok(()) => match self.arriving.read(request.into_body(), MESSAGE_MAX_BYTES).await {
+                Ok(body) => self.deliver(body),
+                Err((status, reason)) => text(status, reason),
             },
             Err(refusal) => refusal,
         };
@@ -167,6 +170,7 @@ impl PeerServer {
     }
 
     fn deliver(&self, body: Bytes) -> Response<Full<Bytes>> {
+        let bytes = body.len() as u64;
         let message = match wire::decode(body) {
             Ok(message) => message,
             Err(error) => {
@@ -180,6 +184,9 @@ impl PeerServer {
         }
         if message.to != self.own_id {
             return text(StatusCode::PRECONDITION_FAILED, "to field mismatch");
+        }
+        if let Some(link) = self.peers.get(message.from) {
+            link.metrics.received_bytes.add(bytes);
         }
         if let Some(Err(reason)) = message.snapshot.as_deref().map(|snapshot| (self.check_snapshot)(snapshot)) {
             log::warn!("refused a snapshot from node {}: {reason}", message.from);
@@ -219,21 +226,27 @@ impl Body for PeerBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             PeerBody::Whole(body) => Pin::new(body).poll_frame(context),
-            PeerBody::Stream(body) => Pin::new(body).poll_frame(context),
+            PeerBody::Stream(body, link) => {
+                let piece = Pin::new(body).poll_frame(context);
+                if let Poll::Ready(Some(Ok(frame))) = &piece {
+                    link.metrics.sent_bytes.add(frame.data_ref().map_or(0, Bytes::len) as u64);
+                }
+                piece
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             PeerBody::Whole(body) => body.is_end_stream(),
-            PeerBody::Stream(_) => false,
+            PeerBody::Stream(..) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             PeerBody::Whole(body) => body.size_hint(),
-            PeerBody::Stream(_) => SizeHint::default(),
+            PeerBody::Stream(..) => SizeHint::default(),
         }
     }
 }
@@ -267,6 +280,7 @@ fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
     use crate::transport::peer::Link;
+    use http_body_util::BodyExt;
     use parking_lot::Mutex;
     use prost::Message as _;
 
@@ -291,7 +305,10 @@ mod tests {
         let removed: Removed = Arc::default();
         removed.write().insert(9, 1);
         peers.insert(Link::new(2, 1, "http://127.0.0.1:1".parse().unwrap(), Arc::clone(&sink)));
-        Bench { server: PeerServer { own_id: 2, peers, sink, removed, check_snapshot }, taken }
+        Bench {
+            server: PeerServer { own_id: 2, peers, sink, removed, check_snapshot, arriving: Arriving::default() },
+            taken,
+        }
     }
 
     fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
@@ -310,7 +327,7 @@ mod tests {
     }
 
     fn answer(bench: &Bench, request: Request<Full<Bytes>>) -> (u16, String) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let response = bench.server.pipeline(request).await;
             let status = response.status().as_u16();

@@ -73,6 +73,7 @@ impl Driver {
             storage.compact(compact_to).map_err(Error::Storage)?;
         }
         self.disk.purge()?;
+        self.metrics.disk.snapshot_save.observe(began.elapsed());
         let (bytes, millis) = (snapshot.data.len(), began.elapsed().as_millis());
         log::info!("took a snapshot of index {index}: {bytes} bytes in {millis} ms; the log begins after {compact_to}");
         Ok(())

@@ -47,8 +47,17 @@ fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions)) -> Bench {
     let transport = Transport::new(options.id, Arc::new(|_| Ok(())), runtime.handle().clone());
     // Tests hand inputs in by calling `take`.
     let (_, inbox) = crossbeam_channel::bounded(1);
-    let driver =
-        Driver::new(&options, &Dialect::own(), BOOT, (disk, state), transport, Removed::default(), inbox).unwrap();
+    let driver = Driver::new(
+        &options,
+        &Dialect::own(),
+        BOOT,
+        (disk, state),
+        transport,
+        Removed::default(),
+        inbox,
+        Arc::new(Metrics::new(1)),
+    )
+    .unwrap();
     let mut bench = Bench { driver, _runtime: runtime };
     bench.turn();
     bench

@@ -94,9 +94,11 @@ fn messages_arrive_in_order_at_a_node() {
         sink,
         removed: Arc::default(),
         check_snapshot: Arc::new(|_| Ok(())),
+        arriving: Default::default(),
     });
     let (_stop, stopped) = watch::channel(serve::Phase::Serving);
-    bench.runtime.spawn(serve::accept(listener, None, stopped, move |request| Arc::clone(&server).answer(request)));
+    let listening = serve::Server { limits: serve::limits::Limits::peers(), metrics: Arc::default(), phase: stopped };
+    bench.runtime.spawn(listening.accept(listener, move |request| Arc::clone(&server).answer(request)));
     for index in 0..50 {
         bench.peer.queue(message(MessageType::MsgApp, index)).unwrap();
     }
