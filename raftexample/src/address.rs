@@ -1,11 +1,11 @@
-//! Where a peer listens: `http://host:port`, and nothing more.
+//! Where a peer listens: `http://host:port` or `https://host:port`, and nothing more.
 //!
 //! A peer URL comes from the command line, from an HTTP body, from the log and from snapshots. It is parsed once, at the
 //! border, into a [`PeerUrl`]; whoever holds one need not check again, and what is proposed to the cluster is known to be
 //! usable. What the original accepted unchecked, and then crashed on at every restart, is refused here: a missing port,
 //! a path, another scheme.
 //!
-//! What is left out: `https`, which comes with TLS, and several URLs for one peer.
+//! What is left out: several URLs for one peer.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,6 +13,8 @@ use std::str::FromStr;
 /// The address of a peer, parsed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerUrl {
+    /// It speaks TLS.
+    secure: bool,
     /// A name, an IPv4 address, or an IPv6 address without its brackets; never empty.
     host: String,
     /// Never 0.
@@ -35,6 +37,20 @@ impl fmt::Display for PeerUrlError {
 impl std::error::Error for PeerUrlError {}
 
 impl PeerUrl {
+    /// Whether it is spoken to in TLS.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.secure {
+            "https"
+        } else {
+            "http"
+        }
+    }
+
     /// The host, as the resolver wants it (an IPv6 address has no brackets).
     pub fn host(&self) -> &str {
         &self.host
@@ -57,7 +73,7 @@ impl PeerUrl {
 
 impl fmt::Display for PeerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority())
+        write!(f, "{}://{}", self.scheme(), self.authority())
     }
 }
 
@@ -70,7 +86,11 @@ impl FromStr for PeerUrl {
 }
 
 fn parse(text: &str) -> Result<PeerUrl, &'static str> {
-    let authority = text.strip_prefix("http://").ok_or("it must begin with http://")?;
+    let (secure, authority) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(authority), _) => (false, authority),
+        (None, Some(authority)) => (true, authority),
+        (None, None) => return Err("it must begin with http:// or https://"),
+    };
     if authority.contains(['/', '?', '#']) {
         return Err("nothing may follow the port");
     }
@@ -95,7 +115,7 @@ fn parse(text: &str) -> Result<PeerUrl, &'static str> {
     }
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     match port.parse::<u16>() {
-        Ok(port) if digits && port > 0 => Ok(PeerUrl { host: host.to_string(), port }),
+        Ok(port) if digits && port > 0 => Ok(PeerUrl { secure, host: host.to_string(), port }),
         _ => Err("the port must be a number from 1 to 65535"),
     }
 }
@@ -111,9 +131,11 @@ mod tests {
             ("http://node-1.example.org:1", "node-1.example.org", 1),
             ("http://[::1]:65535", "::1", 65535),
             ("http://raft_1:80", "raft_1", 80),
+            ("https://node-1.example.org:443", "node-1.example.org", 443),
         ] {
             let url: PeerUrl = text.parse().unwrap();
             assert_eq!((url.host(), url.port()), (host, port));
+            assert_eq!(url.is_secure(), text.starts_with("https:"));
             assert_eq!(url.to_string(), text, "it is written as it was read");
         }
     }
@@ -124,7 +146,9 @@ mod tests {
             "",
             "http://",
             "127.0.0.1:12379",
-            "https://127.0.0.1:12379",
+            "https://",
+            "httpss://127.0.0.1:12379",
+            "HTTP://127.0.0.1:12379",
             "http://127.0.0.1",
             "http://127.0.0.1:",
             "http://127.0.0.1:0",

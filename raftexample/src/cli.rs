@@ -14,10 +14,14 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::address::PeerUrl;
 use crate::members::given;
+use crate::tls::TlsFiles;
 use crate::wal_tool::WalTask;
 
 /// How far apart the demo's nodes are: base, base + 10000, base + 20000, as in the original's Procfile.
 pub const DEMO_PORT_STEP: u16 = 10_000;
+
+/// Over the flags for TLS in the help.
+const TLS_HEADING: &str = "TLS (files are read anew when they change)";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -102,6 +106,30 @@ struct NodeLine {
     /// An election begins after so many ticks without a heartbeat, or up to twice as many; at least five heartbeats
     #[arg(long, default_value_t = 10, value_name = "TICKS", value_parser = clap::value_parser!(u16).range(1..))]
     election_ticks: u16,
+    /// Serve clients over TLS with this certificate and those between it and its CA (PEM)
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    cert_file: Option<PathBuf>,
+    /// The private key of --cert-file (PEM)
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    key_file: Option<PathBuf>,
+    /// Serve only clients that have a certificate from --trusted-ca-file
+    #[arg(long, help_heading = TLS_HEADING)]
+    client_cert_auth: bool,
+    /// Who vouches for clients (PEM)
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    trusted_ca_file: Option<PathBuf>,
+    /// This node's certificate for its peers; its name must be the host in its peer URL, which begins with https:// then
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    peer_cert_file: Option<PathBuf>,
+    /// The private key of --peer-cert-file
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    peer_key_file: Option<PathBuf>,
+    /// Let only those connect as peers who have a certificate from --peer-trusted-ca-file: without it, anybody may
+    #[arg(long, help_heading = TLS_HEADING)]
+    peer_client_cert_auth: bool,
+    /// Who vouches for peers
+    #[arg(long, value_name = "FILE", help_heading = TLS_HEADING)]
+    peer_trusted_ca_file: Option<PathBuf>,
     /// Stop when stdin is closed (how the demo's nodes notice that the demo is gone)
     #[arg(long, hide = true)]
     stop_with_stdin: bool,
@@ -113,6 +141,9 @@ struct DemoLine {
     #[arg(long, default_value_t = 12_379, value_name = "PORT",
           value_parser = clap::value_parser!(u16).range(1..=(u16::MAX - 2 * DEMO_PORT_STEP - 1) as i64))]
     base_port: u16,
+    /// Speak TLS everywhere, with certificates of a CA that is made for this demo
+    #[arg(long)]
+    tls: bool,
     /// Keep the nodes' data here; without it, a temporary folder is used and removed
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -122,7 +153,7 @@ struct DemoLine {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Be one node.
-    Node(NodeOptions),
+    Node(Box<NodeOptions>),
     /// Start three.
     Demo(DemoOptions),
     /// Look at a log.
@@ -210,6 +241,10 @@ pub struct NodeOptions {
     pub wal_segment_bytes: u64,
     /// Raft's clock.
     pub timing: Timing,
+    /// How clients are served over TLS; `None` is without.
+    pub client_tls: Option<TlsFiles>,
+    /// How peers speak over TLS, with a CA; there if and only if the URLs in `cluster` begin with `https`.
+    pub peer_tls: Option<TlsFiles>,
     /// Stop when stdin ends.
     pub stop_with_stdin: bool,
 }
@@ -219,6 +254,8 @@ pub struct NodeOptions {
 pub struct DemoOptions {
     /// The first node's peer port.
     pub base_port: u16,
+    /// Speak TLS everywhere.
+    pub tls: bool,
     /// Where to keep the data; `None` is a temporary folder.
     pub data_dir: Option<PathBuf>,
 }
@@ -240,10 +277,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Task, NotATask
     })?;
     match line.command {
         Some(SubcommandLine::Demo(demo)) => {
-            Ok(Task::Demo(DemoOptions { base_port: demo.base_port, data_dir: demo.data_dir }))
+            Ok(Task::Demo(DemoOptions { base_port: demo.base_port, tls: demo.tls, data_dir: demo.data_dir }))
         }
         Some(SubcommandLine::Wal(task)) => Ok(Task::Wal(task)),
-        None => check(line.node).map(Task::Node).map_err(NotATask::Mistake),
+        None => check(line.node).map(Box::new).map(Task::Node).map_err(NotATask::Mistake),
     }
 }
 
@@ -255,7 +292,34 @@ fn first_paragraph(text: &str) -> String {
     format!("{} (--help shows the flags)", lines.join(" "))
 }
 
+/// The files of one port, whose flags begin with this.
+fn tls_files(
+    prefix: &str,
+    (cert, key, trusted_ca): (Option<PathBuf>, Option<PathBuf>, Option<PathBuf>),
+    client_auth: bool,
+) -> Result<Option<TlsFiles>, String> {
+    match (cert, key) {
+        (Some(cert), Some(key)) if trusted_ca.is_some() || !client_auth => {
+            Ok(Some(TlsFiles { cert, key, trusted_ca, client_auth }))
+        }
+        (Some(_), Some(_)) => Err(format!(
+            "--{prefix}client-cert-auth needs --{prefix}trusted-ca-file, which says who vouches for certificates"
+        )),
+        (None, None) if trusted_ca.is_none() && !client_auth => Ok(None),
+        _ => Err(format!("TLS needs both --{prefix}cert-file and --{prefix}key-file")),
+    }
+}
+
 fn check(line: NodeLine) -> Result<NodeOptions, String> {
+    let client_files = (line.cert_file, line.key_file, line.trusted_ca_file);
+    let client_tls = tls_files("", client_files, line.client_cert_auth)?;
+    if client_tls.as_ref().is_some_and(|files| files.trusted_ca.is_some() && !files.client_auth) {
+        return Err(
+            "--trusted-ca-file is for --client-cert-auth: without it, no client is asked for a certificate".into()
+        );
+    }
+    let peer_files = (line.peer_cert_file, line.peer_key_file, line.peer_trusted_ca_file);
+    let peer_tls = tls_files("peer-", peer_files, line.peer_client_cert_auth)?;
     let size = line.cluster.len();
     let Some(own_url) = given(&line.cluster, line.id).cloned() else {
         return Err(format!(
@@ -268,6 +332,25 @@ fn check(line: NodeLine) -> Result<NodeOptions, String> {
         if let Some(first) = line.cluster.iter().take(index).position(|other| other == url) {
             return Err(format!("--cluster names {url} twice, for nodes {} and {}", first + 1, index + 1));
         }
+    }
+    if let Some(other) = line.cluster.iter().find(|url| url.is_secure() != own_url.is_secure()) {
+        return Err(format!("--cluster names {own_url} and {other}: either all peers speak https or none does"));
+    }
+    match &peer_tls {
+        None if own_url.is_secure() => {
+            return Err(format!(
+                "{own_url} needs --peer-cert-file, --peer-key-file and --peer-trusted-ca-file (https is TLS)"
+            ));
+        }
+        Some(_) if !own_url.is_secure() => {
+            return Err(format!("--peer-cert-file is for peers that speak https, and {own_url} does not"));
+        }
+        Some(files) if files.trusted_ca.is_none() => {
+            return Err(
+                "--peer-cert-file needs --peer-trusted-ca-file: a node must know who vouches for its peers".into()
+            );
+        }
+        _ => {}
     }
     if own_url.port() == line.port {
         return Err(format!("--port {} is this node's peer port too: clients and peers need one each", line.port));
@@ -284,6 +367,8 @@ fn check(line: NodeLine) -> Result<NodeOptions, String> {
         snapshot_count: line.snapshot_count,
         wal_segment_bytes: line.wal_segment_mib << 20,
         timing: Timing::new(Duration::from_millis(line.tick_ms), line.heartbeat_ticks, line.election_ticks)?,
+        client_tls,
+        peer_tls,
         stop_with_stdin: line.stop_with_stdin,
     })
 }
@@ -298,7 +383,7 @@ mod tests {
 
     fn node(words: &str) -> NodeOptions {
         match parse_words(words) {
-            Ok(Task::Node(options)) => options,
+            Ok(Task::Node(options)) => *options,
             other => panic!("{words:?} gave {other:?}"),
         }
     }
@@ -364,6 +449,25 @@ mod tests {
     }
 
     #[test]
+    fn files_for_tls_go_together_and_with_the_urls() {
+        let options = node("--cert-file c --key-file k");
+        let files = TlsFiles { cert: "c".into(), key: "k".into(), trusted_ca: None, client_auth: false };
+        assert_eq!((options.client_tls, options.peer_tls), (Some(files), None));
+        assert!(mistake("--cert-file c").contains("--key-file"));
+        assert!(mistake("--trusted-ca-file a").contains("--cert-file"));
+        assert!(mistake("--cert-file c --key-file k --client-cert-auth").contains("--trusted-ca-file"));
+        assert!(mistake("--cert-file c --key-file k --trusted-ca-file a").contains("--client-cert-auth"));
+        let peers = "--peer-cert-file c --peer-key-file k --peer-trusted-ca-file a --peer-client-cert-auth";
+        let files = node(&format!("--cluster https://a:1,https://b:2 {peers}")).peer_tls.expect("files");
+        assert!(files.client_auth && files.trusted_ca == Some("a".into()));
+        assert!(mistake("--cluster https://a:1").contains("--peer-cert-file"));
+        assert!(mistake(&format!("--cluster http://a:1 {peers}")).contains("http://a:1"));
+        assert!(mistake(&format!("--cluster https://a:1,http://b:2 {peers}")).contains("http://b:2"));
+        let line = mistake("--cluster https://a:1 --peer-cert-file c --peer-key-file k");
+        assert!(line.contains("--peer-trusted-ca-file"), "{line}");
+    }
+
+    #[test]
     fn help_is_not_a_mistake() {
         match parse_words("--help") {
             Err(NotATask::Information(text)) => {
@@ -375,9 +479,9 @@ mod tests {
 
     #[test]
     fn the_demo_has_its_ports() {
-        let expected = DemoOptions { base_port: 12_379, data_dir: None };
+        let expected = DemoOptions { base_port: 12_379, tls: false, data_dir: None };
         assert_eq!(parse_words("demo"), Ok(Task::Demo(expected)));
-        let expected = DemoOptions { base_port: 20_000, data_dir: Some("d".into()) };
-        assert_eq!(parse_words("demo --base-port 20000 --data-dir d"), Ok(Task::Demo(expected)));
+        let expected = DemoOptions { base_port: 20_000, tls: true, data_dir: Some("d".into()) };
+        assert_eq!(parse_words("demo --base-port 20000 --tls --data-dir d"), Ok(Task::Demo(expected)));
     }
 }

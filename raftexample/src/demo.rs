@@ -11,6 +11,8 @@
 //! **No data is mixed or pulled away.** A temporary folder is a new one for each demo, under a name that nobody can
 //! know before. It is removed at the end, except when a node that was started by hand is still using its part.
 //!
+//! With `--tls` everything is spoken over TLS, with a certificate authority of the demo's own.
+//!
 //! What is left out: starting nodes again. Doing that by hand is the point.
 
 use std::collections::hash_map::RandomState;
@@ -32,13 +34,15 @@ use wal::OsDisk;
 
 use crate::cli::{DemoOptions, DEMO_PORT_STEP};
 use crate::http::request::STATUS_PATH;
+use crate::tls::throwaway::Throwaway;
+use crate::tls::Tls;
 
 /// How many nodes.
 const NODES: u16 = 3;
 /// A leader must be found within this time.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A node that was told to stop must end within this time.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// A node that was told to stop must end within this time: two election timeouts and three seconds, by its own rules.
+const STOP_TIMEOUT: Duration = Duration::from_secs(8);
 /// Between two looks at something.
 const POLL_PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,6 +54,10 @@ pub fn run(options: &DemoOptions) -> Result<(), String> {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| format!("cannot use port {port}: {error}"))?;
     }
     let folder = Folder::new(options.data_dir.as_deref())?;
+    let tls = match options.tls {
+        true => Some(Throwaway::make(&folder.path.join("tls"), &["127.0.0.1", "localhost"])?),
+        false => None,
+    };
     let program = std::env::current_exe().map_err(|error| format!("cannot find my own program: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
@@ -61,10 +69,10 @@ pub fn run(options: &DemoOptions) -> Result<(), String> {
         let (events, mut happened) = mpsc::unbounded_channel();
         let mut nodes = Vec::new();
         for n in 0..NODES {
-            nodes.push(Node::start(n, &ports, &program, &folder.path, &events)?);
+            nodes.push(Node::start(n, &ports, &program, (&folder.path, tls.as_ref()), &events)?);
         }
         let ended = Arc::new(AtomicBool::new(false));
-        let search = look_for_leader(ports.clone(), events, Arc::clone(&ended));
+        let search = look_for_leader(ports.clone(), tls.clone(), events, Arc::clone(&ended));
         let result = loop {
             let event = tokio::select! {
                 _ = interrupt.recv() => break Ok(()),
@@ -72,7 +80,7 @@ pub fn run(options: &DemoOptions) -> Result<(), String> {
                 event = happened.recv() => event,
             };
             match event {
-                Some(Event::Leader(leader)) => introduce(leader, &nodes, &folder),
+                Some(Event::Leader(leader)) => introduce(leader, &nodes, &folder, tls.as_ref()),
                 Some(Event::NoLeader) => break Err(format!("no leader within {LEADER_TIMEOUT:?}")),
                 Some(Event::Ended(n)) => {
                     if let Some(node) = nodes.iter_mut().find(|node| node.n == n) {
@@ -203,13 +211,14 @@ impl Node {
         n: u16,
         ports: &[Ports],
         program: &Path,
-        folder: &Path,
+        (folder, tls): (&Path, Option<&Throwaway>),
         events: &mpsc::UnboundedSender<Event>,
     ) -> Result<Node, String> {
         let own = ports.get(usize::from(n)).copied().ok_or("a node without ports")?;
-        let cluster: Vec<String> = ports.iter().map(|ports| format!("http://127.0.0.1:{}", ports.peers)).collect();
+        let cluster: Vec<String> =
+            ports.iter().map(|ports| format!("{}://127.0.0.1:{}", scheme(tls), ports.peers)).collect();
         let data_dir = folder.join(format!("node{}", n + 1));
-        let arguments = [
+        let mut arguments = vec![
             "--id".to_string(),
             (n + 1).to_string(),
             "--cluster".to_string(),
@@ -221,6 +230,17 @@ impl Node {
             "--data-dir".to_string(),
             data_dir.display().to_string(),
         ];
+        if let Some(tls) = tls {
+            arguments.push("--peer-client-cert-auth".to_string());
+            let files = [
+                ("--cert-file", &tls.cert),
+                ("--key-file", &tls.key),
+                ("--peer-cert-file", &tls.cert),
+                ("--peer-key-file", &tls.key),
+                ("--peer-trusted-ca-file", &tls.ca),
+            ];
+            arguments.extend(files.into_iter().flat_map(|(flag, file)| [flag.to_string(), file.display().to_string()]));
+        }
         let words = std::iter::once(program.display().to_string()).chain(arguments.iter().cloned());
         let command = words.map(|word| quoted(&word)).collect::<Vec<_>>().join(" ");
         let mut child = Command::new(program)
@@ -296,7 +316,9 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn introduce(leader: u64, nodes: &[Node], folder: &Folder) {
+fn introduce(leader: u64, nodes: &[Node], folder: &Folder, tls: Option<&Throwaway>) {
+    let scheme = scheme(tls);
+    let trust = tls.map(|tls| format!("--cacert {} ", quoted(&tls.ca.display().to_string()))).unwrap_or_default();
     let fate = if folder.temporary { "removed at the end; --data-dir DIR keeps it" } else { "kept" };
     say(&format!(
         "\nThree nodes are running, and node {leader} leads. Their data: {} ({fate}).",
@@ -306,17 +328,17 @@ fn introduce(leader: u64, nodes: &[Node], folder: &Folder) {
         let Ports { peers, clients } = node.ports;
         let process = node.child.id();
         say(&format!(
-            "  node {}: clients http://127.0.0.1:{clients}  peers http://127.0.0.1:{peers}  process {process}",
+            "  node {}: clients {scheme}://127.0.0.1:{clients}  peers {scheme}://127.0.0.1:{peers}  process {process}",
             node.n + 1
         ));
     }
     let [first, second, third] = nodes else { return };
-    let client = |node: &Node| format!("http://127.0.0.1:{}", node.ports.clients);
+    let client = |node: &Node| format!("{scheme}://127.0.0.1:{}", node.ports.clients);
     say("\nIn another terminal, write at one node and read at another:");
-    say(&format!("  curl -L {}/my-key -X PUT -d hello", client(second)));
-    say(&format!("  curl -L {}/my-key", client(third)));
+    say(&format!("  curl {trust}-L {}/my-key -X PUT -d hello", client(second)));
+    say(&format!("  curl {trust}-L {}/my-key", client(third)));
     say("Ask a node how it is, and whom it follows:");
-    say(&format!("  curl {}{STATUS_PATH}", client(first)));
+    say(&format!("  curl {trust}{}{STATUS_PATH}", client(first)));
     if let Some(node) = nodes.iter().find(|node| u64::from(node.n) + 1 == leader) {
         say("Kill the leader; another one takes over, and nothing that was acknowledged is lost:");
         say(&format!("  kill -9 {}", node.child.id()));
@@ -327,11 +349,16 @@ fn introduce(leader: u64, nodes: &[Node], folder: &Folder) {
 }
 
 /// Asks the nodes again and again until one says that it leads.
-fn look_for_leader(ports: Vec<Ports>, events: mpsc::UnboundedSender<Event>, ended: Arc<AtomicBool>) -> JoinHandle<()> {
+fn look_for_leader(
+    ports: Vec<Ports>,
+    tls: Option<Throwaway>,
+    events: mpsc::UnboundedSender<Event>,
+    ended: Arc<AtomicBool>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let deadline = Instant::now() + LEADER_TIMEOUT;
         while Instant::now() < deadline && !ended.load(Ordering::Relaxed) {
-            if let Some(leader) = ports.iter().find_map(|ports| leader_by_its_own_word(ports.clients)) {
+            if let Some(leader) = ports.iter().find_map(|ports| leader_by_its_own_word(ports.clients, tls.as_ref())) {
                 let _ = events.send(Event::Leader(leader));
                 return;
             }
@@ -342,15 +369,30 @@ fn look_for_leader(ports: Vec<Ports>, events: mpsc::UnboundedSender<Event>, ende
 }
 
 /// The node's id, if it answers and leads.
-fn leader_by_its_own_word(port: u16) -> Option<u64> {
+fn leader_by_its_own_word(port: u16, tls: Option<&Throwaway>) -> Option<u64> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    match tls {
+        None => ask_whether_it_leads(stream),
+        Some(tls) => ask_whether_it_leads(Tls::load(tls.files(false)).ok()?.dial(stream, "127.0.0.1")?),
+    }
+}
+
+fn ask_whether_it_leads(mut stream: impl Read + Write) -> Option<u64> {
     let request = format!("GET {STATUS_PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.take(1 << 20).read_to_string(&mut answer).ok()?;
     leader_in(&answer)
+}
+
+fn scheme(tls: Option<&Throwaway>) -> &'static str {
+    if tls.is_some() {
+        "https"
+    } else {
+        "http"
+    }
 }
 
 fn leader_in(answer: &str) -> Option<u64> {

@@ -41,7 +41,7 @@
 //! | [`node`] | the raft thread and what it owns |
 //! | [`transport`] | messages between nodes |
 //! | [`codec`], [`members`], [`address`] | what is in entries and snapshots; who is where |
-//! | [`serve`] | listening |
+//! | [`serve`], [`tls`] | listening; certificates |
 //! | [`metrics`] | what is counted |
 //! | [`demo`] | three nodes at once |
 //! | [`wal_tool`] | a stopped node's log, for people |
@@ -58,6 +58,7 @@ pub mod members;
 pub mod metrics;
 pub mod node;
 pub mod serve;
+pub mod tls;
 pub mod transport;
 pub mod wal_tool;
 
@@ -76,6 +77,7 @@ use codec::Dialect;
 use node::{Disk, Ending, NodeHandle};
 use serve::limits::{raise_file_limit, Limits};
 use serve::{Phase, Server};
+use tls::{Tls, TlsFiles};
 use transport::server::{Arriving, PeerServer};
 
 /// Threads for sockets. The raft thread has its own.
@@ -127,6 +129,11 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
     let filter = env_logger::Env::default().default_filter_or("info");
     // An error means that there is a logger already.
     let _ = env_logger::Builder::from_env(filter).format_timestamp_millis().try_init();
+    let load = |whose: &str, files: &Option<TlsFiles>| match files.clone().map(Tls::load).transpose() {
+        Err(error) => Err(format!("cannot use the certificate files for {whose}: {error}")),
+        Ok(tls) => Ok(tls),
+    };
+    let (client_tls, peer_tls) = (load("clients", &options.client_tls)?, load("peers", &options.peer_tls)?);
     let clients = serve::bind(options.bind, options.port)
         .map_err(|error| format!("cannot listen for clients on port {}: {error}", options.port))?;
     let own_url = &options.own_url;
@@ -140,7 +147,7 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let running = node::start(options, dialect, disk, state, runtime.handle().clone())?;
+    let running = node::start(options, dialect, disk, state, runtime.handle().clone(), peer_tls.clone())?;
     let (clients_phase, watched) = watch::channel(Phase::Serving);
     let (peers_phase, peers_watched) = watch::channel(Phase::Serving);
     let peer_server = Arc::new(PeerServer {
@@ -153,10 +160,15 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
     });
     let (handle, metrics) = (running.handle.clone(), running.handle.metrics());
     let (client_limits, peer_limits) = Limits::for_files(raise_file_limit());
-    let server = |limits, metrics: &Arc<_>, phase| Server { limits, metrics: Arc::clone(metrics), phase };
-    let peers = server(peer_limits, &metrics.peers, peers_watched)
+    for (whose, tls) in [("clients", &client_tls), ("peers", &peer_tls)] {
+        if let Some(tls) = tls {
+            tls.follow_files(whose, runtime.handle());
+        }
+    }
+    let server = |limits, tls, metrics: &Arc<_>, phase| Server { limits, tls, metrics: Arc::clone(metrics), phase };
+    let peers = server(peer_limits, peer_tls, &metrics.peers, peers_watched)
         .accept(peers, move |request| Arc::clone(&peer_server).answer(request));
-    let clients = server(client_limits, &metrics.clients, watched)
+    let clients = server(client_limits, client_tls, &metrics.clients, watched)
         .accept(clients, move |request| http::answer(handle.clone(), request));
     let servers = (runtime.spawn(peers), runtime.spawn(clients));
     let stop = stop_in_order(running.handle.clone(), clients_phase.clone());

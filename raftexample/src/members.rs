@@ -54,6 +54,11 @@ pub enum ChangeRefused {
         /// Its address.
         url: PeerUrl,
     },
+    /// All peers speak TLS or none does, and its address says otherwise.
+    OtherScheme {
+        /// Its address.
+        url: PeerUrl,
+    },
     /// It is no member.
     NotAMember {
         /// Who.
@@ -95,6 +100,9 @@ pub enum ChangeRefused {
 impl std::fmt::Display for ChangeRefused {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            ChangeRefused::OtherScheme { url } => {
+                write!(f, "{url} begins with {}://, and the other peers' URLs do not: all must be alike", url.scheme())
+            }
             ChangeRefused::AlreadyMember { id, url: Some(url) } => {
                 write!(f, "node {id} is a member already, at {url}")
             }

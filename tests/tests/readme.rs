@@ -18,7 +18,8 @@ use tests::cluster::{
 };
 
 /// The ports that the tour names, as distances from the first.
-const PORT_OFFSETS: [u16; 8] = [0, 1, 10_000, 10_001, 20_000, 20_001, 30_000, 30_001];
+const PORT_OFFSETS: [u16; 14] =
+    [0, 1, 2, 3, 10_000, 10_001, 10_002, 10_003, 20_000, 20_001, 20_002, 20_003, 30_000, 30_001];
 const FIRST_PORT: u16 = 12_379;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -200,6 +201,7 @@ fn take_the_tour(program: &str) {
     let prelude = format!(
         r#"cargo() {{
             case "$*" in
+                "run --release -- demo --tls "*) shift 3; exec {program} "$@" ;;
                 "run --release -- demo"*) shift 4; exec {program} demo --base-port {first_port} "$@" ;;
                 "run --release -- "*) shift 3; exec {program} "$@" ;;
                 "test --workspace") ;;

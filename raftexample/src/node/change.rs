@@ -70,18 +70,19 @@ pub enum Step {
 }
 
 impl Step {
+    /// The address that it brings, if any.
+    pub fn url(&self) -> Option<&PeerUrl> {
+        match self {
+            Step::Add { url, .. } | Step::AddLearner { url, .. } | Step::Move { url, .. } => Some(url),
+            Step::Promote { .. } | Step::Demote { .. } | Step::Remove { .. } => None,
+        }
+    }
+
     /// Whom it is about.
     pub fn id(&self) -> u64 {
         match self {
             Step::Add { id, .. } | Step::AddLearner { id, .. } | Step::Move { id, .. } => *id,
             Step::Promote { id } | Step::Demote { id } | Step::Remove { id } => *id,
-        }
-    }
-
-    fn url(&self) -> Option<&PeerUrl> {
-        match self {
-            Step::Add { url, .. } | Step::AddLearner { url, .. } | Step::Move { url, .. } => Some(url),
-            Step::Promote { .. } | Step::Demote { .. } | Step::Remove { .. } => None,
         }
     }
 
@@ -119,6 +120,11 @@ impl Change {
             Some(twice) => Err(format!("node {} is named twice: each member can be changed once", twice.id())),
             None => Ok(Change(steps)),
         }
+    }
+
+    /// The addresses that it brings.
+    pub fn urls(&self) -> impl Iterator<Item = &PeerUrl> {
+        self.0.iter().filter_map(Step::url)
     }
 
     /// What goes into the log; `request` is how the proposing node recognises it there.

@@ -48,6 +48,7 @@ use crate::cli::NodeOptions;
 use crate::codec::{Codec, Dialect, RequestId};
 use crate::members::ChangeRefused;
 use crate::metrics::Metrics;
+use crate::tls::Tls;
 use crate::transport::peer::Peers;
 use crate::transport::server::SnapshotCheck;
 use crate::transport::{Event, Removed, Sink, Transport};
@@ -173,6 +174,8 @@ struct Shared {
     /// Bodies that are still arriving. A share of their own, so that slow senders keep nobody from reading.
     arriving: Arc<UnderWay>,
     metrics: Arc<Metrics>,
+    /// Whether this cluster's peers speak TLS.
+    secure_peers: bool,
     peers: Arc<Peers>,
     /// It was told to stop.
     stopping: AtomicBool,
@@ -225,19 +228,20 @@ pub struct Running {
     pub check_snapshot: SnapshotCheck,
 }
 
-/// Starts the raft thread on what the disk holds. Sockets are the business of `runtime`.
+/// Starts the raft thread on what the disk holds. Sockets are the business of `runtime`; peers are dialled with `tls`.
 pub fn start(
     options: &NodeOptions,
     dialect: &Dialect,
     disk: Disk,
     recovered: disk::State,
     runtime: Handle,
+    tls: Option<Tls>,
 ) -> Result<Running, String> {
     let (sender, inbox) = crossbeam_channel::bounded(INBOX_CAPACITY);
     let boot = random();
     let removed = Removed::default();
     let sink = sink(sender.clone());
-    let transport = Transport::new(options.id, Arc::clone(&sink), runtime);
+    let transport = Transport::new(options.id, Arc::clone(&sink), runtime, tls);
     let peers = transport.registry();
     let metrics = Arc::new(Metrics::new(options.id));
     let counted = Arc::clone(&metrics);
@@ -262,6 +266,7 @@ pub fn start(
         under_way: Arc::default(),
         arriving: Arc::default(),
         metrics,
+        secure_peers: options.own_url.is_secure(),
         peers: Arc::clone(&peers),
         stopping: AtomicBool::new(false),
     };
@@ -320,6 +325,9 @@ impl NodeHandle {
     /// Changes the membership. `Ok` once the change is applied on this node. It is judged by members as recent as any
     /// change that was acknowledged before this call, on whatever node.
     pub async fn change_members(&self, change: Change) -> Result<(), Refused> {
+        if let Some(url) = change.urls().find(|url| url.is_secure() != self.shared.secure_peers) {
+            return Err(Refused::Change(ChangeRefused::OtherScheme { url: url.clone() }));
+        }
         self.wait_until_current().await?;
         let silent = Refused::Unknown("this node is held up");
         self.ask(0, |reply| Input::Change { change, reply }, silent).await
@@ -438,6 +446,7 @@ mod tests {
             under_way: Arc::default(),
             arriving: Arc::default(),
             metrics: Arc::new(Metrics::new(1)),
+            secure_peers: false,
             peers: Arc::default(),
             stopping: AtomicBool::new(false),
         };

@@ -12,6 +12,9 @@
 //! **Strangers** may connect, and say nothing, or nonsense, or the same thing for ever: [`limits`] has what that may cost.
 //! What is turned away or cut off is counted, and the log tells of it now and then, not each time.
 //!
+//! **TLS** is spoken on a port that has certificates. The time for a first request includes the handshake, and a client
+//! that speaks plain HTTP there is told so.
+//!
 //! What is left out: pipelining limits. One request of a connection is answered at a time.
 
 pub mod limits;
@@ -34,11 +37,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{sleep_until, timeout, timeout_at, Instant};
+use tokio_rustls::server::TlsStream;
 
 use crate::metrics::{ConnectionMetrics, Trouble};
+use crate::tls::Tls;
 use limits::{Limits, HEADER_MAX_BYTES};
 use watched::Watched;
 
@@ -49,6 +55,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n\
     Content-Type: text/plain; charset=utf-8\r\nContent-Length: 49\r\n\r\n\
     not done: this node has too many connections now\n";
+
+/// What a client is told that speaks plain HTTP where TLS is spoken.
+const TLS_WANTED: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\
+    Content-Type: text/plain; charset=utf-8\r\nContent-Length: 45\r\n\r\n\
+    this port speaks TLS: begin with https://...\n";
 
 /// Listens on `port` of `address`, or of all addresses, IPv6 as well as IPv4 where the system has both.
 pub fn bind(address: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
@@ -91,6 +102,8 @@ pub enum Phase {
 pub struct Server {
     /// What connections may cost.
     pub limits: Limits,
+    /// What is spoken; `None` is plain HTTP.
+    pub tls: Option<Tls>,
     /// What becomes of them.
     pub metrics: Arc<ConnectionMetrics>,
     /// How far the server is on its way to its end.
@@ -162,7 +175,29 @@ impl Server {
         let from = stream.peer_addr().map_or_else(|error| error.to_string(), |address| address.to_string());
         // Answers are small and somebody waits for each.
         let _ = stream.set_nodelay(true);
-        let stream = Watched::new(stream, self.limits.stalled);
+        let deadline = Instant::now() + self.limits.first_request;
+        let Some(tls) = &self.tls else {
+            let stream = Watched::new(stream, self.limits.stalled);
+            return self.speak(stream, &from, deadline, answer).await;
+        };
+        let mut phase = self.phase.clone();
+        tokio::select! {
+            secured = timeout_at(deadline, secure(stream, tls, self.limits.stalled)) => match secured {
+                Ok(Ok(stream)) => self.speak(stream, &from, deadline, answer).await,
+                Ok(Err(why)) => self.cut(Trouble::Handshake, &from, &why),
+                Err(_) => self.cut(Trouble::Silent, &from, &format_args!("no request within {:?}", self.limits.first_request)),
+            },
+            () = reached(&mut phase, Phase::Over) => {}
+        }
+    }
+
+    async fn speak<S, A, F, B>(&self, stream: S, from: &str, deadline: Instant, answer: A)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        A: Fn(Request<Incoming>) -> F,
+        F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+        B: Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    {
         let asked = AtomicBool::new(false);
         let service = service_fn(|request| {
             asked.store(true, Ordering::Relaxed);
@@ -179,14 +214,14 @@ impl Server {
         builder.timer(TokioTimer::new()).header_read_timeout(self.limits.idle).max_buf_size(HEADER_MAX_BYTES);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let mut phase = self.phase.clone();
-        let mut patience = pin!(sleep(self.limits.first_request));
+        let mut patience = pin!(sleep_until(deadline));
         let ended = loop {
             tokio::select! {
                 ended = connection.as_mut() => break ended,
                 () = patience.as_mut(), if !patience.is_elapsed() => {
                     if !asked.load(Ordering::Relaxed) {
                         let limit = self.limits.first_request;
-                        self.cut(Trouble::Silent, &from, &format_args!("no request within {limit:?}"));
+                        self.cut(Trouble::Silent, from, &format_args!("no request within {limit:?}"));
                         return;
                     }
                 }
@@ -198,8 +233,8 @@ impl Server {
         };
         match ended {
             Ok(()) => {}
-            Err(error) if error.is_parse() || error.is_parse_too_large() => self.cut(Trouble::Nonsense, &from, &error),
-            Err(error) if is_stalled(&error) => self.cut(Trouble::Stalled, &from, &"it does not take its answer"),
+            Err(error) if error.is_parse() || error.is_parse_too_large() => self.cut(Trouble::Nonsense, from, &error),
+            Err(error) if is_stalled(&error) => self.cut(Trouble::Stalled, from, &"it does not take its answer"),
             // It concerns its client only, who knows already. One that was idle for too long is among these.
             Err(error) => log::debug!("the connection of a {} at {from} broke: {error}", self.limits.who),
         }
@@ -209,6 +244,22 @@ impl Server {
         let who = self.limits.who;
         self.metrics.tell(trouble, &format_args!("closed the connection of a {who} at {from}: {why}"));
     }
+}
+
+/// Shakes hands; the error says why not.
+async fn secure(stream: TcpStream, tls: &Tls, stalled: Duration) -> Result<TlsStream<Watched<TcpStream>>, String> {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(0) => return Err("it went away before it said anything".into()),
+        Ok(_) if first.iter().all(u8::is_ascii_uppercase) => {
+            // If there is no room for it, it is not said.
+            let _ = stream.try_write(TLS_WANTED);
+            return Err("it speaks plain http, and this port speaks TLS (https)".into());
+        }
+        Ok(_) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    tls.acceptor().accept(Watched::new(stream, stalled)).await.map_err(|error| format!("TLS: {error}"))
 }
 
 /// Whether a write has waited for too long.
@@ -249,7 +300,7 @@ mod tests {
     use tokio::sync::Notify;
 
     fn server(limits: Limits, phase: watch::Receiver<Phase>) -> Server {
-        Server { limits, metrics: Arc::default(), phase }
+        Server { limits, tls: None, metrics: Arc::default(), phase }
     }
 
     fn run() -> tokio::runtime::Runtime {

@@ -92,7 +92,7 @@ struct Stream {
 }
 
 async fn dial(link: &Link, kind: Kind) -> Result<Stream, Ended> {
-    let mut sender = connection::open(&link.url).await.map_err(Ended::Because)?;
+    let mut sender = connection::open(link).await.map_err(Ended::Because)?;
     let path = format!("/raft/stream/{}/{:x}", kind.name(), link.own_id);
     let mut request = headers::request(Method::GET, &path, &link.url, link.own_id, Full::default());
     headers::set(request.headers_mut(), headers::RAFT_TO, &format!("{:x}", link.id));

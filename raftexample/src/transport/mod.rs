@@ -30,7 +30,7 @@
 //! Versions 3.4 to 3.8 of etcd's protocol agree on all of this.
 //!
 //! What is left out: snapshots in pieces from file to file (`/raft/snapshot` is answered with 404, and the original has
-//! none either); TLS.
+//! none either).
 
 mod arriving;
 mod connection;
@@ -54,6 +54,7 @@ use raft_core::pb::{Entry, Message, MessageType};
 use tokio::runtime::Handle;
 
 use crate::address::PeerUrl;
+use crate::tls::Tls;
 use peer::{Link, Peer, Peers};
 
 /// Something that the raft thread should know.
@@ -98,6 +99,8 @@ pub type Removed = Arc<RwLock<BTreeMap<u64, u64>>>;
 pub struct Transport {
     own_id: u64,
     sink: Sink,
+    /// With what peers are dialled; `None` is without TLS.
+    tls: Option<Tls>,
     runtime: Handle,
     peers: BTreeMap<u64, Peer>,
     /// The same peers, for the server.
@@ -120,10 +123,11 @@ pub struct Lost {
 
 impl Transport {
     /// A transport without peers; its tasks run on `runtime`.
-    pub fn new(own_id: u64, sink: Sink, runtime: Handle) -> Transport {
+    pub fn new(own_id: u64, sink: Sink, runtime: Handle, tls: Option<Tls>) -> Transport {
         Transport {
             own_id,
             sink,
+            tls,
             runtime,
             peers: BTreeMap::new(),
             registry: Arc::default(),
@@ -143,7 +147,7 @@ impl Transport {
         if id == self.own_id || self.peers.get(&id).is_some_and(|peer| peer.url() == url) {
             return;
         }
-        let link = Link::new(self.own_id, id, url.clone(), Arc::clone(&self.sink));
+        let link = Link::new(self.own_id, id, url.clone(), Arc::clone(&self.sink), self.tls.clone());
         self.registry.insert(Arc::clone(&link));
         self.peers.insert(id, Peer::start(link, &self.runtime));
     }
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn what_cannot_be_queued_is_said_by_kind() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut transport = Transport::new(1, Arc::new(|_| Ok(())), runtime.handle().clone());
+        let mut transport = Transport::new(1, Arc::new(|_| Ok(())), runtime.handle().clone(), None);
         transport.add(1, &"http://127.0.0.1:1".parse().unwrap());
         transport.add(2, &"http://127.0.0.1:2".parse().unwrap());
         let wish = Entry::normal("wish");

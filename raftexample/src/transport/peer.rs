@@ -30,6 +30,7 @@ use super::stream::Kind;
 use super::{incoming, probing, Event, Sink};
 use crate::address::PeerUrl;
 use crate::metrics::PeerMetrics;
+use crate::tls::Tls;
 
 /// What the tasks of one peer have in common.
 pub struct Link {
@@ -37,6 +38,8 @@ pub struct Link {
     pub(super) id: u64,
     pub(super) url: PeerUrl,
     pub(super) sink: Sink,
+    /// With what it is dialled, if its URL begins with `https`.
+    pub(super) tls: Option<Tls>,
     /// Told when the peer dials us: it is there.
     pub(super) awake: Notify,
     msgapp: Outlet,
@@ -68,12 +71,13 @@ impl Channel {
 
 impl Link {
     /// Nothing works yet.
-    pub(super) fn new(own_id: u64, id: u64, url: PeerUrl, sink: Sink) -> Arc<Link> {
+    pub(super) fn new(own_id: u64, id: u64, url: PeerUrl, sink: Sink, tls: Option<Tls>) -> Arc<Link> {
         Arc::new(Link {
             own_id,
             id,
             url,
             sink,
+            tls,
             awake: Notify::new(),
             msgapp: Outlet::new(Kind::MsgApp),
             message: Outlet::new(Kind::Message),
@@ -235,7 +239,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
         let sink: Sink = Arc::new(|_| Ok(()));
-        let link = Link::new(1, 2, "http://127.0.0.1:1".parse().unwrap(), sink);
+        let link = Link::new(1, 2, "http://127.0.0.1:1".parse().unwrap(), sink, None);
         // Its tasks never run: nobody drives the runtime. What is posted stays in the queues.
         let peer = Peer::start(Arc::clone(&link), runtime.handle());
         let posted = || peer.pipeline.queued();

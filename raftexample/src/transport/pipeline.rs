@@ -167,7 +167,7 @@ impl Lane {
                 Some(connection) if !connection.is_closed() => connection,
                 _ => {
                     dialled = true;
-                    connection::open(&self.link.url).await.map_err(Failure::NotTaken)?
+                    connection::open(&self.link).await.map_err(Failure::NotTaken)?
                 }
             };
             let exchange = async {

@@ -49,7 +49,7 @@ pub(super) async fn probe(link: Arc<Link>) {
 }
 
 async fn ask(link: &Link) -> Result<(), String> {
-    let mut sender = connection::open(&link.url).await?;
+    let mut sender = connection::open(link).await?;
     let request = headers::request(Method::GET, PATH, &link.url, link.own_id, Full::default());
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let status = response.status();

@@ -304,7 +304,7 @@ mod tests {
             Arc::new(|snapshot| if snapshot.data == "good" { Ok(()) } else { Err("bad".into()) });
         let removed: Removed = Arc::default();
         removed.write().insert(9, 1);
-        peers.insert(Link::new(2, 1, "http://127.0.0.1:1".parse().unwrap(), Arc::clone(&sink)));
+        peers.insert(Link::new(2, 1, "http://127.0.0.1:1".parse().unwrap(), Arc::clone(&sink), None));
         Bench {
             server: PeerServer { own_id: 2, peers, sink, removed, check_snapshot, arriving: Arriving::default() },
             taken,

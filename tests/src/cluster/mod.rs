@@ -130,7 +130,8 @@ impl Cluster {
 
     fn describe_node(&self, id: u64, peer_port: u16, peer_ports: &[u16], join: bool) -> Node {
         let client_port = free_port();
-        let urls: Vec<String> = peer_ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let scheme = node::peer_scheme(&self.extra_arguments);
+        let urls: Vec<String> = peer_ports.iter().map(|port| format!("{scheme}://127.0.0.1:{port}")).collect();
         let data_dir = self.folder.path().join(format!("node{id}"));
         let mut arguments = vec!["--id".to_string(), id.to_string(), "--cluster".to_string(), urls.join(",")];
         arguments.extend(["--port".to_string(), client_port.to_string()]);

@@ -43,6 +43,15 @@ pub struct Status {
     pub page: Value,
 }
 
+/// How the peers' URLs begin, with these arguments.
+pub(super) fn peer_scheme(arguments: &[String]) -> &'static str {
+    if arguments.iter().any(|argument| argument == "--peer-cert-file") {
+        "https"
+    } else {
+        "http"
+    }
+}
+
 impl Node {
     pub(super) fn new(
         id: u64,
@@ -57,7 +66,7 @@ impl Node {
 
     /// The URL under which its peers reach it.
     pub fn peer_url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.peer_port)
+        format!("{}://127.0.0.1:{}", peer_scheme(&self.arguments), self.peer_port)
     }
 
     /// An HTTP client for it.

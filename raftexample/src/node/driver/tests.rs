@@ -39,12 +39,14 @@ fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions)) -> Bench {
         snapshot_count: 10_000,
         wal_segment_bytes: 1 << 20,
         timing: Timing::default(),
+        client_tls: None,
+        peer_tls: None,
         stop_with_stdin: false,
     };
     change(&mut options);
     let (disk, state) = Disk::open(dir, options.id, 0x1000, options.wal_segment_bytes).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let transport = Transport::new(options.id, Arc::new(|_| Ok(())), runtime.handle().clone());
+    let transport = Transport::new(options.id, Arc::new(|_| Ok(())), runtime.handle().clone(), None);
     // Tests hand inputs in by calling `take`.
     let (_, inbox) = crossbeam_channel::bounded(1);
     let driver = Driver::new(

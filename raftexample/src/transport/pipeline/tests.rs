@@ -33,7 +33,7 @@ fn bench(port: u16) -> Bench {
     let (sink, events) = sink();
     let runtime = runtime();
     let url = format!("http://127.0.0.1:{port}").parse().unwrap();
-    let peer = Pipeline::start(&Link::new(1, 2, url, sink), runtime.handle());
+    let peer = Pipeline::start(&Link::new(1, 2, url, sink, None), runtime.handle());
     Bench { peer, events, runtime }
 }
 
@@ -97,7 +97,8 @@ fn messages_arrive_in_order_at_a_node() {
         arriving: Default::default(),
     });
     let (_stop, stopped) = watch::channel(serve::Phase::Serving);
-    let listening = serve::Server { limits: serve::limits::Limits::peers(), metrics: Arc::default(), phase: stopped };
+    let listening =
+        serve::Server { limits: serve::limits::Limits::peers(), tls: None, metrics: Arc::default(), phase: stopped };
     bench.runtime.spawn(listening.accept(listener, move |request| Arc::clone(&server).answer(request)));
     for index in 0..50 {
         bench.peer.queue(message(MessageType::MsgApp, index)).unwrap();
