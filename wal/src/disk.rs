@@ -40,6 +40,12 @@ pub trait Disk: Send + Sync {
     /// Opens an existing file for storing into. No [`Disk::read`] of it may still be held.
     fn map(&self, path: &Path) -> io::Result<Box<dyn Region>>;
 
+    /// Makes a stretch of a segment quick to store into, and changes none of its bytes: a help that a disk need not give.
+    /// Runs beside a writer of the same file, and must leave the writer's own syncs to report every failure.
+    fn prefill(&self, _path: &Path, _range: Range<usize>) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The whole file, to be read in place. Unreadable media must be an error here, not a fault later.
     fn read(&self, path: &Path) -> io::Result<Bytes>;
 

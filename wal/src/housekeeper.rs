@@ -1,13 +1,14 @@
-//! The slow work around segments, off the path of an append: allocating the next one, giving a begun one its final
-//! name, removing purged ones.
+//! The slow work around segments, off the path of an append: allocating the next one, making the next stretch of the live
+//! one quick to store into, giving a begun one its final name, removing purged ones.
 //!
-//! One thread, one queue, work in order. The queue is short by construction: at most one segment is being prepared and
-//! one published at a time, and a purge is one job; the writer waits for an answer only when it needs the next segment
+//! One thread, one queue, work in order. The queue is short by construction: at most one segment is being prepared, one
+//! stretch prefilled and one segment published at a time, and a purge is one job; the writer waits for an answer only when it needs the next segment
 //! and it is not there yet. A disk that wants its calls in one order ([`Disk::background`]) gets them from the caller's
 //! thread instead.
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::Arc;
@@ -15,10 +16,15 @@ use std::thread::JoinHandle;
 
 use crate::disk::{Disk, Region};
 
+/// How much is prefilled at once. A sync of the writer that comes in between waits for no more than this.
+pub(crate) const PREFILL_BYTES: usize = 256 << 10;
+
 /// Work for the housekeeper.
 pub(crate) enum Job {
-    /// Allocate a segment under its temporary name.
+    /// Allocate a segment under its temporary name, and prefill its first stretch.
     Prepare { path: PathBuf, len_bytes: u64 },
+    /// Prefill a stretch of the segment with this sequence ([`Disk::prefill`]).
+    Prefill { path: PathBuf, sequence: u64, range: Range<usize> },
     /// The segment's first batch is durable: give it its final name. Then leave a mark in the one before it, if there
     /// is one.
     Publish { from: PathBuf, to: PathBuf, seal: Option<Seal> },
@@ -38,6 +44,11 @@ pub(crate) enum Report {
     Prepared {
         path: PathBuf,
         result: io::Result<Box<dyn Region>>,
+    },
+    /// Done up to there, or given up: it was only a help.
+    Prefilled {
+        sequence: u64,
+        end: usize,
     },
     Published {
         path: PathBuf,
@@ -161,7 +172,15 @@ impl Worker {
             }
             Job::Prepare { path, len_bytes } => {
                 let result = allocate(&*self.disk, &self.dir, &path, len_bytes);
+                if let Ok(region) = &result {
+                    self.prefill(&path, 0..region.len_bytes().min(PREFILL_BYTES));
+                }
                 report(Report::Prepared { path, result });
+            }
+            Job::Prefill { path, sequence, range } => {
+                let end = range.end;
+                self.prefill(&path, range);
+                report(Report::Prefilled { sequence, end });
             }
             Job::Publish { from, to, seal } => {
                 let result = self.publish(&from, &to, seal);
@@ -178,6 +197,12 @@ impl Worker {
                     }
                 }
             }
+        }
+    }
+
+    fn prefill(&self, path: &Path, range: Range<usize>) {
+        if let Err(error) = self.disk.prefill(path, range) {
+            log::debug!(target: "wal", "cannot prefill {}: {error}", path.display());
         }
     }
 

@@ -35,6 +35,7 @@
 //! | `state` | the rules that a sequence of records must keep, for the writer and for recovery |
 //! | `recovery` | what a directory's bytes prove, and the table of verdicts |
 //! | `log` | append, sync, rotation, purge |
+//! | `images` | the files of a directory, brought into memory |
 //! | `housekeeper` | the slow work, on a thread of its own |
 //! | [`snapshot`] | snapshot files |
 //! | [`tool`] | dump, verify and repair, for people |
@@ -51,6 +52,7 @@ pub mod disk;
 mod error;
 pub mod format;
 mod housekeeper;
+mod images;
 mod log;
 mod os_disk;
 mod recovery;
@@ -65,7 +67,8 @@ use raft_core::pb::{Entry, HardState, SnapshotMetadata};
 
 pub use disk::Disk;
 pub use error::WalError;
-pub use log::{recover_images, Options, Wal};
+pub use images::recover_images;
+pub use log::{Options, Wal};
 pub use os_disk::OsDisk;
 pub use recovery::Image;
 pub use snapshot::SnapshotDir;

@@ -30,8 +30,9 @@ use crate::format::{
     self, Placement, Record, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, FLAG_SEALED, SEGMENT_HEADER_BYTES,
     SNAPSHOT_REPEATED, SNAPSHOT_RESET, WATERMARK_AT,
 };
-use crate::housekeeper::{self, Housekeeper, Job, Report, Seal};
-use crate::recovery::{self, Image, LiveEnd, SegmentInfo};
+use crate::housekeeper::{self, Housekeeper, Job, Report, Seal, PREFILL_BYTES};
+use crate::images::read_images;
+use crate::recovery::{self, LiveEnd, SegmentInfo};
 use crate::state::{self, LogState};
 use crate::{OsDisk, Recovered};
 
@@ -39,6 +40,9 @@ use crate::{OsDisk, Recovered};
 const MIN_SEGMENT_BYTES: u64 = 4096;
 /// A batch must fit into memory twice; nobody means to write more than this at once.
 const MAX_BATCH_BYTES: usize = 1 << 30;
+
+/// How far the prefilling keeps ahead of the writer: a few milliseconds of a fast one.
+const PREFILL_AHEAD_BYTES: usize = 1 << 20;
 
 /// How a log is laid out. May change from one opening to the next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +90,9 @@ struct Live {
     unsynced_matters: bool,
     /// The segment has its final name, or the housekeeper was told to give it.
     published: bool,
+    /// Up to where the segment is prefilled, or being prefilled. Less than `end` when the writer was faster.
+    prefilled: usize,
+    prefilling: bool,
     /// The segment before, to be told that it was left once this one is durable.
     left: Option<Seal>,
 }
@@ -323,6 +330,7 @@ impl Wal {
         self.leave_mark();
         self.publish();
         self.prepare_ahead();
+        self.prefill_ahead();
         Ok(())
     }
 
@@ -392,6 +400,12 @@ impl Wal {
                 // Not needed yet. It is tried again when it is.
                 log::warn!(target: "wal", "cannot prepare the next log segment {}: {error}", path.display());
                 self.next = Next::None;
+            }
+            Report::Prefilled { sequence, end } => {
+                if sequence == self.live.info.sequence {
+                    self.live.prefilled = self.live.prefilled.max(end);
+                    self.live.prefilling = false;
+                }
             }
             Report::Published { result: Ok(()), .. } => {}
             Report::Published { path, result: Err(source) } => {
@@ -465,6 +479,7 @@ impl Wal {
         };
         let seed = Seed::new(self.identity, sequence);
         let old = std::mem::replace(&mut self.live, Live::new(region, info, seed, end, checksum, false));
+        self.live.prefilled = PREFILL_BYTES;
         let mark_at = Placement {
             seed: old.seed,
             offset: old.synced,
@@ -513,6 +528,19 @@ impl Wal {
             self.next = Next::Asked;
             self.housekeeper.submit(Job::Prepare { path, len_bytes: self.options.segment_bytes });
         }
+    }
+
+    /// Keeps a stretch of the live segment ahead of the writer quick to store into.
+    fn prefill_ahead(&mut self) {
+        let live = &mut self.live;
+        let start = live.prefilled.max(live.end);
+        let end = (start + PREFILL_BYTES).min(live.region.len_bytes());
+        if live.prefilling || start >= end || start - live.end > PREFILL_AHEAD_BYTES {
+            return;
+        }
+        live.prefilling = true;
+        let path = self.dir.join(&live.info.name);
+        self.housekeeper.submit(Job::Prefill { path, sequence: live.info.sequence, range: start..end });
     }
 
     /// The live segment's first batch is durable: it may have its final name.
@@ -592,6 +620,8 @@ impl Live {
             synced_checksum: checksum,
             unsynced_matters: false,
             published,
+            prefilled: end,
+            prefilling: false,
             left: None,
         }
     }
@@ -701,41 +731,4 @@ fn cannot_store(path: PathBuf, len_bytes: usize, source: std::io::Error) -> WalE
 
 fn start_housekeeper(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Housekeeper, WalError> {
     Housekeeper::start(disk.clone(), dir.into()).map_err(|source| WalError::io("start a thread for", dir, source))
-}
-
-/// Every segment in the directory. The newest is settled first: a process that died may have left bytes in memory that
-/// the disk does not have.
-pub(crate) fn read_images(disk: &dyn Disk, dir: &Path) -> Result<Vec<Image>, WalError> {
-    let listed = disk.list(dir).map_err(|source| WalError::io("list the log directory", dir, source))?;
-    let mut names: Vec<_> = listed
-        .into_iter()
-        .map(|listed| listed.name)
-        .filter(|name| name.ends_with(".wal") || name.ends_with(".next"))
-        .collect();
-    names.sort();
-    let newest = names.iter().rfind(|name| name.ends_with(".wal")).cloned();
-    let mut images = Vec::with_capacity(names.len());
-    for name in names {
-        let path = dir.join(&name);
-        if Some(&name) == newest.as_ref() || name.ends_with(".next") {
-            disk.settle(&path).map_err(|source| WalError::io("sync the log segment", &path, source))?;
-        }
-        let bytes = disk.read(&path).map_err(|source| WalError::io("read the log segment", &path, source))?;
-        images.push(Image { name, bytes });
-    }
-    Ok(images)
-}
-
-/// What a set of segment files holds, without a disk: for tools and tests. `dir` is for messages only.
-pub fn recover_images(dir: &Path, images: &[Image]) -> Result<Recovered, WalError> {
-    let outcome = recovery::recover(dir, images)?;
-    Ok(Recovered {
-        fresh: outcome.live.is_none(),
-        metadata: outcome.replay.state.metadata.unwrap_or_default(),
-        snapshots: outcome.replay.state.snapshots,
-        hard_state: outcome.replay.state.hard_state,
-        first_index: outcome.replay.state.base.index.saturating_add(1),
-        entries: outcome.replay.entries,
-        torn: outcome.torn,
-    })
 }

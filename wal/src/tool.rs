@@ -83,7 +83,7 @@ impl Held {
             std::io::ErrorKind::WouldBlock => WalError::InUse { dir: dir.into() },
             _ => WalError::io("lock", dir, source),
         })?;
-        let images = crate::log::read_images(&OsDisk, dir)?;
+        let images = crate::images::read_images(&OsDisk, dir)?;
         if images.is_empty() {
             let what =
                 "it holds no log segment (they are called *.wal; a node keeps them in the folder wal of its data)";
