@@ -33,7 +33,9 @@
 //! |---|---|
 //! | [`mod@format`] | the bytes, drawn and written |
 //! | `state` | the rules that a sequence of records must keep, for the writer and for recovery |
-//! | `recovery` | what a directory's bytes prove, and the table of verdicts |
+//! | `recovery` | what a directory's bytes prove |
+//! | `verdict` | the table: for everything that can be observed, what is to be done |
+//! | `batch` | what a batch and the beginning of a segment are made of |
 //! | `log` | append, sync, rotation, purge |
 //! | `images` | the files of a directory, brought into memory |
 //! | `housekeeper` | the slow work, on a thread of its own |
@@ -48,6 +50,7 @@
 //! against another program that writes into the files.
 #![deny(unsafe_code)]
 
+mod batch;
 pub mod disk;
 mod error;
 pub mod format;
@@ -59,6 +62,7 @@ mod recovery;
 pub mod snapshot;
 mod state;
 pub mod tool;
+mod verdict;
 
 use std::path::PathBuf;
 

@@ -21,14 +21,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::Message as _;
 use raft_core::pb::{Entry, HardState, SnapshotMetadata};
 
+use crate::batch::{batch_bytes, batch_bytes_of, begin_segment, entry_record, head_records, Owned};
 use crate::disk::{Disk, Region};
 use crate::error::WalError;
 use crate::format::{
-    self, Placement, Record, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, FLAG_SEALED, SEGMENT_HEADER_BYTES,
-    SNAPSHOT_REPEATED, SNAPSHOT_RESET, WATERMARK_AT,
+    self, Placement, Record, Seed, BATCH_HEADER_BYTES, FLAG_SEALED, SEGMENT_HEADER_BYTES, SNAPSHOT_RESET, WATERMARK_AT,
 };
 use crate::housekeeper::{self, Housekeeper, Job, Report, Seal, PREFILL_BYTES};
 use crate::images::read_images;
@@ -38,8 +37,6 @@ use crate::{OsDisk, Recovered};
 
 /// The smallest segment that is of any use.
 const MIN_SEGMENT_BYTES: u64 = 4096;
-/// A batch must fit into memory twice; nobody means to write more than this at once.
-const MAX_BATCH_BYTES: usize = 1 << 30;
 
 /// How far the prefilling keeps ahead of the writer: a few milliseconds of a fast one.
 const PREFILL_AHEAD_BYTES: usize = 1 << 20;
@@ -625,93 +622,6 @@ impl Live {
             left: None,
         }
     }
-}
-
-/// A record with a payload of its own.
-struct Owned {
-    kind: RecordKind,
-    detail: i32,
-    term: u64,
-    index: u64,
-    payload: Vec<u8>,
-}
-
-impl Owned {
-    fn state(state: &HardState) -> Self {
-        let payload = state.vote.to_le_bytes().to_vec();
-        Owned { kind: RecordKind::State, detail: 0, term: state.term, index: state.commit, payload }
-    }
-
-    fn snapshot(metadata: &SnapshotMetadata, detail: i32) -> Self {
-        let payload = metadata.conf_state.encode_to_vec();
-        Owned { kind: RecordKind::Snapshot, detail, term: metadata.term, index: metadata.index, payload }
-    }
-
-    fn chain(sequence: u64, end: u64, checksum: u32) -> Self {
-        let payload = u64::from(checksum).to_le_bytes().to_vec();
-        Owned { kind: RecordKind::Chain, detail: 0, term: sequence, index: end, payload }
-    }
-
-    fn record(&self) -> Record<'_> {
-        let Owned { kind, detail, term, index, payload } = self;
-        Record { kind: *kind, detail: *detail, term: *term, index: *index, payload }
-    }
-}
-
-fn entry_record(entry: &Entry) -> Record<'_> {
-    let Entry { entry_type, term, index, data } = entry;
-    Record { kind: RecordKind::Entry, detail: *entry_type, term: *term, index: *index, payload: data }
-}
-
-/// What every segment begins with, so that it can stand on its own.
-fn head_records(state: &LogState, chain: Option<Owned>) -> Vec<Owned> {
-    let metadata = state.metadata.clone().unwrap_or_default().to_vec();
-    let mut head: Vec<_> = chain.into_iter().collect();
-    head.push(Owned { kind: RecordKind::Metadata, detail: 0, term: 0, index: 0, payload: metadata });
-    head.push(Owned::state(&state.hard_state));
-    head.extend(state.snapshots.iter().map(|snapshot| Owned::snapshot(snapshot, SNAPSHOT_REPEATED)));
-    head
-}
-
-fn batch_bytes(records: &[Record<'_>]) -> Result<usize, WalError> {
-    batch_bytes_of(records.iter().copied())
-}
-
-fn batch_bytes_of<'a>(records: impl Iterator<Item = Record<'a>>) -> Result<usize, WalError> {
-    let mut total = BATCH_HEADER_BYTES;
-    for record in records {
-        total = total.saturating_add(format::record_bytes(record.payload.len().min(MAX_BATCH_BYTES)));
-        if total > MAX_BATCH_BYTES || record.payload.len() > MAX_BATCH_BYTES {
-            return Err(WalError::refused(format!(
-                "a batch of more than {MAX_BATCH_BYTES} bytes: save fewer entries at once"
-            )));
-        }
-    }
-    Ok(total)
-}
-
-/// Stores header and first batch; returns where the batch ends and its checksum.
-fn begin_segment(
-    region: &mut dyn Region,
-    identity: u64,
-    info: &SegmentInfo,
-    records: &[Record<'_>],
-) -> std::io::Result<(usize, u32)> {
-    let len_bytes: usize = records.iter().map(|record| format::record_bytes(record.payload.len())).sum();
-    let end = SEGMENT_HEADER_BYTES + BATCH_HEADER_BYTES + len_bytes;
-    let file_bytes = region.len_bytes() as u64;
-    let header = SegmentHeader { identity, sequence: info.sequence, first_index: info.first_index, file_bytes };
-    let (bytes, previous) = header.encode();
-    let (head, batch) = region.slice_mut(0..end)?.split_at_mut(SEGMENT_HEADER_BYTES);
-    let placement = Placement {
-        seed: Seed::new(identity, info.sequence),
-        offset: SEGMENT_HEADER_BYTES,
-        synced_before: 0,
-        previous,
-    };
-    let checksum = format::write_batch(batch, placement, records.iter().copied());
-    head[..bytes.len()].copy_from_slice(&bytes);
-    Ok((end, checksum))
 }
 
 fn create_segment(disk: &dyn Disk, dir: &Path, path: &Path, len_bytes: u64) -> Result<Box<dyn Region>, WalError> {

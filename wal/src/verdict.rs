@@ -1,0 +1,232 @@
+//! The table of verdicts: what can be observed about a segment, and what follows from it.
+//!
+//! For each of the possible combinations there is exactly one verdict; the compiler checks that none is missing, and a
+//! test enumerates them all and holds them against the proofs that [`mod@crate::recovery`] names. Nothing else in the
+//! crate decides to cut, to drop or to refuse.
+
+/// How the file is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Name {
+    /// `.wal`: its first batch was synced.
+    Published,
+    /// `.next`: prepared, perhaps begun.
+    Prepared,
+}
+
+/// What the segment header turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Head {
+    /// Valid and in the right place.
+    Sound,
+    /// Zeros.
+    Blank,
+    /// Neither.
+    Broken,
+    /// Valid, of another format version.
+    OtherVersion,
+    /// Valid, but of another file: name, length or identity differ.
+    Misplaced,
+}
+
+/// Whether a later segment vouches for this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    /// The next segment has begun and says where this one ends.
+    Sealed,
+    /// There is no next segment, or none that has begun.
+    Last,
+}
+
+/// Where the walk from batch to batch came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Stop {
+    /// Exactly where, and with the checksum that, the next segment says.
+    AtSeal,
+    /// At zeros, or at the end of the file.
+    Blank,
+    /// At a mark.
+    Mark,
+    /// At a mark that says there is a next segment.
+    SealMark,
+    /// At bytes that are no valid batch.
+    Broken,
+    /// At a valid batch that does not follow the one before it.
+    Unchained,
+    /// In a valid batch whose records contradict the log or are of unknown kind.
+    Nonsense,
+}
+
+/// What stands behind the place where the walk stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Ahead {
+    /// Zeros only.
+    Nothing,
+    /// Bytes that prove nothing.
+    Debris,
+    /// A valid batch header which says that the place had been synced.
+    Proof,
+}
+
+/// Everything that bears on the verdict about one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Observation {
+    pub(crate) name: Name,
+    pub(crate) head: Head,
+    pub(crate) role: Role,
+    /// Whether not even the first batch could be read.
+    pub(crate) at_first_batch: bool,
+    pub(crate) stop: Stop,
+    pub(crate) ahead: Ahead,
+    /// Whether what was read still reaches the hard state's commit and the newest recorded snapshot.
+    pub(crate) reaches_commit: bool,
+}
+
+/// What to do with a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Verdict {
+    /// Whole; goes on in the next one.
+    Sealed,
+    /// Whole; the log goes on here.
+    Live,
+    /// What follows the place was never acknowledged: zero it, go on here.
+    CutTail,
+    /// Never acknowledged at all: remove the file.
+    Discard,
+    /// Leave everything as it is and say why.
+    Refuse(Reason),
+}
+
+/// Why a log is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    OtherVersion,
+    Misplaced,
+    HeaderDamaged,
+    FirstBatchDamaged,
+    SealedDamaged,
+    AcknowledgedDamaged,
+    Unchained,
+    Nonsense,
+    NextSegmentMissing,
+    CommitOutOfReach,
+    /// The observation contradicts itself. Cannot come about; refused all the same.
+    Impossible,
+}
+
+/// The table. Total: the compiler checks that every combination is matched, a test that each verdict is right.
+pub(crate) fn judge(seen: &Observation) -> Verdict {
+    use Verdict::{CutTail, Discard, Live, Refuse};
+    match (seen.head, seen.name) {
+        (Head::OtherVersion, _) => Refuse(Reason::OtherVersion),
+        (Head::Misplaced, Name::Published) => Refuse(Reason::Misplaced),
+        (Head::Blank | Head::Broken, Name::Published) => Refuse(Reason::HeaderDamaged),
+        (Head::Blank | Head::Broken | Head::Misplaced, Name::Prepared) => match (seen.role, seen.ahead) {
+            (Role::Sealed, _) | (_, Ahead::Proof) => Refuse(Reason::HeaderDamaged),
+            (Role::Last, Ahead::Nothing | Ahead::Debris) => Discard,
+        },
+        (Head::Sound, name) => match (seen.role, seen.stop) {
+            (Role::Sealed, Stop::AtSeal) if !seen.at_first_batch => Verdict::Sealed,
+            (Role::Sealed, _) => Refuse(Reason::SealedDamaged),
+            (Role::Last, Stop::AtSeal) => Refuse(Reason::Impossible),
+            (Role::Last, Stop::Unchained) => Refuse(Reason::Unchained),
+            (Role::Last, Stop::Nonsense) => Refuse(Reason::Nonsense),
+            (Role::Last, Stop::SealMark) => Refuse(Reason::NextSegmentMissing),
+            (Role::Last, Stop::Blank | Stop::Mark | Stop::Broken) => match (seen.ahead, seen.at_first_batch, name) {
+                (Ahead::Proof, _, _) => Refuse(Reason::AcknowledgedDamaged),
+                (_, true, Name::Published) => Refuse(Reason::FirstBatchDamaged),
+                (_, true, Name::Prepared) => Discard,
+                (_, false, _) if !seen.reaches_commit => Refuse(Reason::CommitOutOfReach),
+                (Ahead::Nothing, false, _) if seen.stop != Stop::Broken => Live,
+                (Ahead::Nothing | Ahead::Debris, false, _) => CutTail,
+            },
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ahead::Proof;
+    use super::*;
+
+    fn every_observation() -> Vec<Observation> {
+        let mut all = Vec::new();
+        for name in [Name::Published, Name::Prepared] {
+            for head in [Head::Sound, Head::Blank, Head::Broken, Head::OtherVersion, Head::Misplaced] {
+                for role in [Role::Sealed, Role::Last] {
+                    for at_first_batch in [false, true] {
+                        for stop in [
+                            Stop::AtSeal,
+                            Stop::Blank,
+                            Stop::Mark,
+                            Stop::SealMark,
+                            Stop::Broken,
+                            Stop::Unchained,
+                            Stop::Nonsense,
+                        ] {
+                            for ahead in [Ahead::Nothing, Ahead::Debris, Ahead::Proof] {
+                                for reaches_commit in [false, true] {
+                                    all.push(Observation {
+                                        name,
+                                        head,
+                                        role,
+                                        at_first_batch,
+                                        stop,
+                                        ahead,
+                                        reaches_commit,
+                                    });
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// The proofs of the module's essay, said independently of the table: something that had been acknowledged is not
+    /// readable, or the files contradict each other.
+    fn is_proven_damage(seen: &Observation) -> bool {
+        let readable = seen.head == Head::Sound;
+        let successor_says_more =
+            seen.role == Role::Sealed && (!readable || seen.stop != Stop::AtSeal || seen.at_first_batch);
+        let later_header_says_more = seen.role == Role::Last && seen.ahead == Proof && seen.head != Head::OtherVersion;
+        let final_name_says_more =
+            seen.name == Name::Published && (!readable || (seen.role == Role::Last && seen.at_first_batch));
+        let contradiction = readable
+            && seen.role == Role::Last
+            && matches!(seen.stop, Stop::Unchained | Stop::Nonsense | Stop::SealMark | Stop::AtSeal);
+        successor_says_more || later_header_says_more || final_name_says_more || contradiction
+    }
+    #[test]
+    fn each_of_all_combinations_has_the_one_verdict_that_its_proofs_allow() {
+        let all = every_observation();
+        assert_eq!(all.len(), 2 * 5 * 2 * 2 * 7 * 3 * 2);
+        let mut counts = std::collections::BTreeMap::new();
+        for seen in &all {
+            let verdict = judge(seen);
+            let refused = matches!(verdict, Verdict::Refuse(_));
+            let other_version = seen.head == Head::OtherVersion;
+            let would_cut_commit =
+                seen.head == Head::Sound && seen.role == Role::Last && !seen.at_first_batch && !seen.reaches_commit;
+            assert_eq!(refused, is_proven_damage(seen) || other_version || would_cut_commit, "{seen:?}: {verdict:?}");
+            match verdict {
+                Verdict::Sealed => assert!(seen.role == Role::Sealed && seen.stop == Stop::AtSeal, "{seen:?}"),
+                Verdict::Live => assert!(
+                    seen.head == Head::Sound && seen.ahead == Ahead::Nothing && seen.stop != Stop::Broken,
+                    "{seen:?}"
+                ),
+                Verdict::CutTail => assert!(
+                    seen.head == Head::Sound && (seen.ahead == Ahead::Debris || seen.stop == Stop::Broken),
+                    "{seen:?}"
+                ),
+                Verdict::Discard => assert!(seen.name == Name::Prepared && seen.role == Role::Last, "{seen:?}"),
+                Verdict::Refuse(_) => {}
+            }
+            let kind = format!("{verdict:?}");
+            *counts.entry(kind.split('(').next().unwrap_or_default().to_owned()).or_insert(0) += 1;
+        }
+        println!("verdicts over {} combinations: {counts:?}", all.len());
+        assert!(counts.len() == 5, "every verdict is reachable: {counts:?}");
+    }
+}
