@@ -98,24 +98,16 @@ fn dump(dir: &std::path::Path, as_json: bool) -> Result<ExitCode, Failure> {
     let held = open(dir)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let total = held.len_bytes();
-    let progress = total >= PROGRESS_FROM_BYTES && io::stderr().is_terminal();
-    let mut shown = 0;
+    let mut progress = Progress::new(io::stderr(), io::stderr().is_terminal(), total);
     let mut result = Ok(());
     walk(&held, &mut |item, at| {
         if result.is_ok() {
             let line = if as_json { json_of(item).to_string() } else { line_of(item) };
             result = writeln!(out, "{line}");
         }
-        let percent = at * 100 / total.max(1);
-        if progress && percent > shown {
-            shown = percent;
-            let filled = "#".repeat(percent as usize / 4);
-            let _ = write!(io::stderr(), "\r[{filled:<25}] {percent:>3} %");
-        }
+        progress.show(at);
     });
-    if progress {
-        let _ = writeln!(io::stderr());
-    }
+    progress.finish();
     result?;
     let verdict = verify(&held);
     let line = match &verdict {
@@ -128,6 +120,36 @@ fn dump(dir: &std::path::Path, as_json: bool) -> Result<ExitCode, Failure> {
     }
     out.flush()?;
     Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+}
+
+/// A bar that grows in one line of a terminal. Nothing at all for anything else, or for what is done at once.
+struct Progress<W: Write> {
+    out: Option<W>,
+    total: u64,
+    /// Percent.
+    shown: u64,
+}
+
+impl<W: Write> Progress<W> {
+    fn new(out: W, is_terminal: bool, total: u64) -> Self {
+        Progress { out: (is_terminal && total >= PROGRESS_FROM_BYTES).then_some(out), total, shown: 0 }
+    }
+
+    fn show(&mut self, done: u64) {
+        let percent = (u128::from(done) * 100 / u128::from(self.total.max(1))).min(100) as u64;
+        let Some(out) = self.out.as_mut().filter(|_| percent > self.shown) else { return };
+        self.shown = percent;
+        let filled = "#".repeat(percent as usize / 4);
+        // A terminal that is gone is no reason to stop.
+        let _ = write!(out, "\r[{filled:<25}] {percent:>3} %");
+    }
+
+    fn finish(&mut self) {
+        self.show(self.total);
+        if let Some(out) = &mut self.out {
+            let _ = writeln!(out);
+        }
+    }
 }
 
 fn line_of(item: &Item) -> String {
@@ -227,4 +249,32 @@ fn repair(dir: &std::path::Path, yes: bool) -> Result<ExitCode, Failure> {
     plan.apply(held)?;
     writeln!(out, "done; copies of what was cut are beside it as *.cut")?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(is_terminal: bool, total: u64, steps: &[u64]) -> String {
+        let mut bytes = Vec::new();
+        let mut progress = Progress::new(&mut bytes, is_terminal, total);
+        steps.iter().for_each(|done| progress.show(*done));
+        progress.finish();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_long_log_shows_on_a_terminal_how_far_it_is() {
+        let total = PROGRESS_FROM_BYTES;
+        let half = "#".repeat(12);
+        let bar = drawn(true, total, &[0, total / 1000, total / 2, total / 2 + 1]);
+        let full = "#".repeat(25);
+        assert_eq!(bar, format!("\r[{half:<25}]  50 %\r[{full}] 100 %\n"), "each percent once, and an end");
+    }
+
+    #[test]
+    fn there_is_no_bar_in_a_file_or_for_a_short_log() {
+        assert_eq!(drawn(false, PROGRESS_FROM_BYTES, &[PROGRESS_FROM_BYTES / 2]), "");
+        assert_eq!(drawn(true, PROGRESS_FROM_BYTES - 1, &[PROGRESS_FROM_BYTES / 2]), "");
+    }
 }

@@ -24,6 +24,15 @@
 //! takes these costs ahead of the writer, in the background: it brings the pages in, one by one, and writes their zeros
 //! out. Syncs of 4 KiB and 64 KiB then take little more than half of the time; every byte of the log is written twice.
 //!
+//! **Watched.** Miri cannot map files. In its place `valgrind` watches every access while this crate's tests run, which
+//! finds a use of memory that was unmapped, or never mapped (`.ci/run` does this each time; a few seconds):
+//!
+//! ```text
+//! CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind -q --error-exitcode=9" cargo test -p wal --lib --tests
+//! ```
+//!
+//! What has no map in it runs under Miri: `cargo +nightly miri test -p wal --lib -- a_batch verdict`.
+//!
 //! What is left out: other systems than Linux, file systems without `fallocate` (an error at creation; never sparse).
 
 use std::collections::btree_map::{BTreeMap, Entry as Slot};

@@ -203,12 +203,8 @@ impl SnapshotDir {
     }
 
     /// Removes all snapshot files but those of these snapshots: by name and not by count, for a file that the log has
-    /// never recorded is of no use, and must not take the place of one that is. Returns how many. With nothing to rely
-    /// on, nothing is removed.
+    /// never recorded is of no use, and must not take the place of one that is. Returns how many.
     pub fn purge(&self, keep: &[SnapshotMetadata]) -> Result<usize, WalError> {
-        if keep.is_empty() {
-            return Ok(0);
-        }
         let keep: Vec<_> = keep.iter().map(|metadata| (metadata.term, metadata.index)).collect();
         let mut removed = 0;
         for Listed { name, .. } in self.list()? {
