@@ -79,6 +79,8 @@ impl std::error::Error for TlsError {}
 #[derive(Clone)]
 pub struct Tls {
     files: Arc<TlsFiles>,
+    /// As the files were just before they were read: what changes after that is noticed.
+    stamps: Stamps,
     /// A lock, because new files come while connections do; each connection takes it once.
     current: Arc<RwLock<Current>>,
 }
@@ -92,8 +94,9 @@ struct Current {
 impl Tls {
     /// Reads and checks the files.
     pub fn load(files: TlsFiles) -> Result<Tls, TlsError> {
+        let stamps = Stamps::of(&files);
         let current = read(&files)?;
-        Ok(Tls { files: Arc::new(files), current: Arc::new(RwLock::new(current)) })
+        Ok(Tls { files: Arc::new(files), stamps, current: Arc::new(RwLock::new(current)) })
     }
 
     /// Accepts with the files that are in use now.
@@ -116,7 +119,7 @@ impl Tls {
     /// Looks for new files from now on, for as long as the runtime lives. `whose` is for the log: `clients` or `peers`.
     pub fn follow_files(&self, whose: &'static str, runtime: &Handle) {
         let tls = self.clone();
-        let mut seen = Stamps::of(&tls.files);
+        let mut seen = tls.stamps.clone();
         runtime.spawn(async move {
             let mut looks = tokio::time::interval(LOOK_INTERVAL);
             loop {
@@ -142,7 +145,7 @@ impl Tls {
 }
 
 /// What tells a changed file: when it was written, how long it is, and which one it is.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Stamps(Vec<Option<(i64, i64, u64, u64)>>);
 
 impl Stamps {
