@@ -1,8 +1,8 @@
 //! Listening: the part that the client side and the peer side have in common.
 //!
 //! Ports are bound before anything else happens, by [`bind`], so that a taken port is reported before a data directory
-//! is touched; connections that arrive meanwhile wait in the kernel's queue. [`accept`] then serves one task per
-//! connection.
+//! is touched; connections that arrive meanwhile wait in the kernel's queue. [`Server::accept`] then serves one task
+//! per connection.
 //!
 //! **The end comes in two steps**, because a connection on which a client is just beginning a request cannot be closed
 //! without leaving it in doubt. [`Phase::Draining`]: nobody new is taken, every answer says that the connection closes
