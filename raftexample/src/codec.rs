@@ -5,7 +5,8 @@
 //! another: it is made of the node's id, a number drawn at random when the process started, and a counter.
 //!
 //! **A snapshot** is the address book and the store. Both begin with what tells a later version's bytes apart, and both
-//! are read strictly: an unknown field is an error, because ignoring it would let nodes differ.
+//! are read strictly: an unknown field is an error, because ignoring it would let nodes differ. The store comes last and
+//! is written and read as a stream: it may be larger than what is left of memory.
 //!
 //! All nodes of a cluster must write alike. What that comprises is a [`Dialect`], and the node is given one at its start:
 //! [`Dialect::own`], unless somebody embeds the node in a cluster of another program, whose entries it is to read and
@@ -13,12 +14,14 @@
 //!
 //! What is left out: membership entries, whose layout is Raft's own (`ConfChange`; the context is the peer's URL).
 
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kvstore::{Command, Store};
+use prost::encoding::{decode_varint, encode_varint};
 use prost::Message;
-use raft_core::pb::Snapshot;
+use raft_core::pb::SnapshotMetadata;
 
 use crate::address::PeerUrl;
 use crate::members::{Member, Members};
@@ -61,11 +64,17 @@ pub trait Codec: Send + Sync {
     /// Reads the data of a log entry. There is no id if another program wrote it.
     fn decode_request(&self, data: Bytes) -> Result<(Option<RequestId>, Command), CodecError>;
 
-    /// The data of a snapshot.
-    fn encode_image(&self, members: &Members, store: &Store) -> Bytes;
+    /// Writes the data of a snapshot. Errors are the stream's.
+    fn write_image(&self, members: &Members, store: &Store, into: &mut dyn Write) -> io::Result<()>;
 
-    /// Reads the data of a snapshot; `cluster` is what this node's command line says.
-    fn decode_image(&self, snapshot: &Snapshot, cluster: &[PeerUrl]) -> Result<(Members, Store), CodecError>;
+    /// Reads the data of the snapshot with this metadata, to the stream's end, for that may be where it is checked;
+    /// `cluster` is what this node's command line says.
+    fn read_image(
+        &self,
+        metadata: &SnapshotMetadata,
+        from: &mut dyn Read,
+        cluster: &[PeerUrl],
+    ) -> Result<(Members, Store), CodecError>;
 }
 
 /// What all nodes of a cluster must do alike.
@@ -79,7 +88,9 @@ pub struct Dialect {
     /// campaigns for ever. So either all keep it, or none.
     pub check_quorum: bool,
     /// Whether all nodes run this program, so that they may say to each other what processes of the original do not
-    /// understand: changes of the membership other than adding or removing one voter, and proposals that are given back.
+    /// understand: changes of the membership other than adding or removing one voter, proposals that are given back, and
+    /// snapshots of any size over a channel of their own. Without it a snapshot is part of the message that announces it,
+    /// and 512 MiB is the limit.
     pub extensions: bool,
 }
 
@@ -103,12 +114,17 @@ impl Codec for OwnCodec {
         decode_request(data).map(|(id, command)| (Some(id), command))
     }
 
-    fn encode_image(&self, members: &Members, store: &Store) -> Bytes {
-        encode_image(members, store)
+    fn write_image(&self, members: &Members, store: &Store, into: &mut dyn Write) -> io::Result<()> {
+        write_image(members, store, into)
     }
 
-    fn decode_image(&self, snapshot: &Snapshot, cluster: &[PeerUrl]) -> Result<(Members, Store), CodecError> {
-        decode_image(snapshot.data.clone(), cluster)
+    fn read_image(
+        &self,
+        _metadata: &SnapshotMetadata,
+        from: &mut dyn Read,
+        cluster: &[PeerUrl],
+    ) -> Result<(Members, Store), CodecError> {
+        read_image(from, cluster)
     }
 }
 
@@ -150,17 +166,21 @@ struct WireRemoval {
     index: u64,
 }
 
+/// A snapshot without the store, which follows as field 4.
 #[derive(Clone, PartialEq, prost::Message)]
-struct WireImage {
+struct WireHead {
     #[prost(uint32, tag = "1")]
     version: u32,
     #[prost(message, repeated, tag = "2")]
     members: Vec<WireMember>,
     #[prost(message, repeated, tag = "3")]
     removed: Vec<WireRemoval>,
-    #[prost(bytes = "bytes", tag = "4")]
-    store: Bytes,
 }
+
+/// What stands before the store: field 4, bytes with their length.
+const FIELD_STORE: u8 = 0x22;
+/// Everything before the store may not be longer.
+const HEAD_MAX_BYTES: u64 = 1 << 20;
 
 /// The data of a log entry.
 pub fn encode_request(id: RequestId, command: &Command) -> Bytes {
@@ -179,40 +199,101 @@ pub fn decode_request(data: Bytes) -> Result<(RequestId, Command), CodecError> {
     Ok((RequestId { node: wire.node, boot: wire.boot, counter: wire.counter }, command))
 }
 
-/// The data of a snapshot.
-pub fn encode_image(members: &Members, store: &Store) -> Bytes {
+/// Writes the data of a snapshot.
+fn write_image(members: &Members, store: &Store, into: &mut dyn Write) -> io::Result<()> {
     let wire_member = |(id, member): (u64, &Member)| {
         let url = member.url.as_ref().map(ToString::to_string).unwrap_or_default();
         WireMember { id, url, agreed: member.agreed }
     };
-    let image = WireImage {
+    let head = WireHead {
         version: IMAGE_VERSION,
         members: members.iter().map(wire_member).collect(),
         removed: members.removed().map(|(id, index)| WireRemoval { id, index }).collect(),
-        store: store.snapshot(),
     };
-    image.encode_to_vec().into()
+    let mut bytes = head.encode_to_vec();
+    bytes.push(FIELD_STORE);
+    encode_varint(store.image_bytes(), &mut bytes);
+    into.write_all(&bytes)?;
+    store.write_image(into)
 }
 
-/// Reads the data of a snapshot; `cluster` is what this node's command line says.
-pub fn decode_image(data: Bytes, cluster: &[PeerUrl]) -> Result<(Members, Store), CodecError> {
-    let length_bytes = data.len();
-    let image =
-        WireImage::decode(data).map_err(|reason| error(format_args!("not a snapshot of this program: {reason}")))?;
-    if image.version != IMAGE_VERSION {
-        return Err(error(format_args!("a snapshot in version {}, this program reads {IMAGE_VERSION}", image.version)));
+/// Reads the data of a snapshot, to the stream's end; `cluster` is what this node's command line says.
+fn read_image(from: &mut dyn Read, cluster: &[PeerUrl]) -> Result<(Members, Store), CodecError> {
+    let (head, store_bytes) = read_head(from)?;
+    let length_bytes = head.len();
+    let head = WireHead::decode(&head[..])
+        .map_err(|reason| error(format_args!("not a snapshot of this program: {reason}")))?;
+    if head.version != IMAGE_VERSION {
+        return Err(error(format_args!("a snapshot in version {}, this program reads {IMAGE_VERSION}", head.version)));
     }
-    if image.encoded_len() != length_bytes {
+    if head.encoded_len() != length_bytes {
         return Err(error("the snapshot holds something that this version does not know; upgrade this node"));
     }
-    let mut members = Vec::with_capacity(image.members.len());
-    for WireMember { id, url, agreed } in image.members {
+    let mut members = Vec::with_capacity(head.members.len());
+    for WireMember { id, url, agreed } in head.members {
         let url = if url.is_empty() { None } else { Some(url.parse().map_err(error)?) };
         members.push((id, Member { url, agreed }));
     }
-    let store = Store::restore(&image.store).map_err(error)?;
-    let removed = image.removed.into_iter().map(|WireRemoval { id, index }| (id, index));
+    let mut image = from.take(store_bytes);
+    let store = Store::read_image(&mut image).map_err(error)?;
+    // The end of the store is where it was announced, and the end of everything.
+    if image.limit() != 0 || next_byte(from)?.is_some() {
+        return Err(error("the snapshot is longer or shorter than it says"));
+    }
+    let removed = head.removed.into_iter().map(|WireRemoval { id, index }| (id, index));
     Ok((Members::restore(members, removed, cluster), store))
+}
+
+/// The fields before the store, and the length of the store.
+fn read_head(from: &mut dyn Read) -> Result<(Vec<u8>, u64), CodecError> {
+    let mut head = Vec::new();
+    loop {
+        let field =
+            next_byte(from)?.ok_or_else(|| error("not a snapshot of this program: it ends before the store"))?;
+        if field == FIELD_STORE {
+            return Ok((head, read_number(from, &mut Vec::new())?));
+        }
+        head.push(field);
+        match field & 7 {
+            0 => drop(read_number(from, &mut head)?),
+            2 => {
+                let length = read_number(from, &mut head)?;
+                let read = from.take(length.min(HEAD_MAX_BYTES)).read_to_end(&mut head).map_err(error)?;
+                if read as u64 != length {
+                    return Err(error("not a snapshot of this program: a field is cut or too long"));
+                }
+            }
+            _ => return Err(error("not a snapshot of this program: a field of an unknown kind")),
+        }
+        if head.len() as u64 > HEAD_MAX_BYTES {
+            return Err(error("the snapshot has too much before its store"));
+        }
+    }
+}
+
+/// Reads a number, and keeps its bytes.
+fn read_number(from: &mut dyn Read, kept: &mut Vec<u8>) -> Result<u64, CodecError> {
+    let start = kept.len();
+    while kept.len() < start + 10 {
+        let byte = next_byte(from)?.ok_or_else(|| error("not a snapshot of this program: cut within a number"))?;
+        kept.push(byte);
+        if byte < 0x80 {
+            break;
+        }
+    }
+    decode_varint(&mut &kept[start..]).map_err(error)
+}
+
+/// `None` at the end.
+fn next_byte(from: &mut dyn Read) -> Result<Option<u8>, CodecError> {
+    let mut byte = [0];
+    loop {
+        match from.read(&mut byte) {
+            Ok(read) => return Ok((read == 1).then_some(byte[0])),
+            Err(interrupted) if interrupted.kind() == io::ErrorKind::Interrupted => {}
+            Err(failed) => return Err(error(failed)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -250,10 +331,27 @@ mod tests {
         members.remove(2, 6);
         let mut store = Store::new();
         store.apply(9, command());
-        let image = encode_image(&members, &store);
-        assert_eq!(decode_image(image.clone(), &cluster), Ok((members, store)));
-        assert!(decode_image(Bytes::new(), &cluster).is_err());
-        assert!(decode_image(image.slice(..image.len() - 1), &cluster).is_err());
-        assert!(decode_image(Bytes::from_static(b"{\"json\":\"map\"}"), &cluster).is_err());
+        let mut image = Vec::new();
+        write_image(&members, &store, &mut image).unwrap();
+        assert_eq!(read_image(&mut &image[..], &cluster), Ok((members, store)));
+        for length in 0..image.len() {
+            assert!(read_image(&mut &image[..length], &cluster).is_err(), "{length} bytes");
+        }
+        image.push(0);
+        assert!(read_image(&mut &image[..], &cluster).is_err(), "a byte too many");
+        assert!(read_image(&mut &b"{\"json\":\"map\"}"[..], &cluster).is_err());
+        assert!(read_image(&mut &b"\x08\x01\x12\xff\xff\xff\xff\xff\xff\xff\x7f"[..], &cluster).is_err());
+    }
+
+    #[test]
+    fn the_layout_of_a_snapshot_stays_what_it_is() {
+        let mut members = Members::default();
+        members.set_address(7, "http://c:3".parse().unwrap());
+        let mut store = Store::new();
+        store.apply(9, command());
+        let mut image = Vec::new();
+        write_image(&members, &store, &mut image).unwrap();
+        let expected = b"\x08\x01\x12\x10\x08\x07\x12\x0ahttp://c:3\x18\x01\x22\x0e\x08\x01\x10\x09\x1a\x08\x0a\x02/k\x12\x02\0\xff";
+        assert_eq!(image, expected);
     }
 }

@@ -32,7 +32,8 @@
 //! A process may die at any moment. What it had promised is on disk: [`node::Disk::open`] finds the newest valid
 //! snapshot and the log behind it. The node starts as a follower, takes the snapshot as its store and applies what the
 //! log's commit index covers; the rest of the log may or may not survive, the leader decides. A node that was away for
-//! long finds that the others have compacted their logs, and is sent a snapshot.
+//! long finds that the others have compacted their logs, and is sent a snapshot: a file that travels on a connection of its own, is checked and loaded
+//! beside the raft thread, and only then takes the place of the old state ([`snapshots`], [`transport::snapshot`]).
 //!
 //! | module | is |
 //! |---|---|
@@ -40,6 +41,7 @@
 //! | [`http`] | the API for clients |
 //! | [`node`] | the raft thread and what it owns |
 //! | [`transport`] | messages between nodes |
+//! | [`snapshots`] | the state as a file, and back |
 //! | [`codec`], [`members`], [`address`] | what is in entries and snapshots; who is where |
 //! | [`serve`], [`tls`] | listening; certificates |
 //! | [`metrics`] | what is counted |
@@ -58,6 +60,7 @@ pub mod members;
 pub mod metrics;
 pub mod node;
 pub mod serve;
+pub mod snapshots;
 pub mod tls;
 pub mod transport;
 pub mod wal_tool;
@@ -155,7 +158,7 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
         peers: running.peers,
         sink: running.sink,
         removed: running.removed,
-        check_snapshot: running.check_snapshot,
+        snapshots: running.snapshots,
         arriving: Arriving::default(),
     });
     let (handle, metrics) = (running.handle.clone(), running.handle.metrics());

@@ -382,7 +382,8 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    fn abandon(self, source: io::Error) -> WalError {
+    /// Gives up after an error of whoever writes; says where it happened.
+    pub fn abandon(self, source: io::Error) -> WalError {
         WalError::io("write the snapshot", &self.temporary.path, source)
     }
 }

@@ -3,7 +3,8 @@
 //! A data directory holds `wal/` and `snap/`. Three rules make every moment a good one to be killed in:
 //!
 //! 1. **A snapshot file is complete before the log mentions it.** First the file under a temporary name, synced and
-//!    renamed, then a record in the log: "there is a durable snapshot of this index".
+//!    renamed, then a record in the log: "there is a durable snapshot of this index". The first half of that takes long
+//!    and is done by others; the raft thread renames and records ([`Disk::record_snapshot`]).
 //! 2. **The log is never cut further than the oldest snapshot that is kept.** Two are kept; should the newest turn out
 //!    to be damaged, the one before it and the log behind that one still make the whole state.
 //! 3. **Any failure to write is final.** What a failed sync has left on the disk nobody knows; the process ends, and the
@@ -19,6 +20,7 @@ use std::path::Path;
 
 use raft_core::pb::{Entry, HardState, Snapshot, SnapshotMetadata};
 use raft_core::MemoryStorage;
+use wal::snapshot::{CompleteSnapshot, SnapshotReader};
 use wal::{Options, SnapshotDir, Wal};
 
 /// Snapshot files to keep.
@@ -47,10 +49,10 @@ pub struct Disk {
 
 /// What the disk remembered.
 pub struct State {
-    /// The readable copy of the log, with the snapshot that it begins with.
+    /// The readable copy of the log. Of the snapshot that it begins with it has the metadata only.
     pub storage: MemoryStorage,
-    /// That snapshot, if there is one.
-    pub snapshot: Option<Snapshot>,
+    /// That snapshot, if there is one: checked, and open at its beginning.
+    pub snapshot: Option<SnapshotReader>,
     /// There is nothing: this node has never run, or never got as far as to promise anything.
     pub empty: bool,
 }
@@ -64,20 +66,26 @@ impl Disk {
         let (wal, recovered) =
             Wal::open(&dir.join("wal"), options, metadata.as_bytes()).map_err(|error| fail(&error))?;
         let snapshots = SnapshotDir::open(&dir.join("snap")).map_err(|error| fail(&error))?;
-        let snapshot = snapshots.load_newest(&recovered.snapshots).map_err(|error| fail(&error))?;
-        let kept = snapshot.iter().map(|snapshot| snapshot.metadata.clone()).collect();
+        let snapshot = snapshots.open_newest(&recovered.snapshots).map_err(|error| fail(&error))?;
+        let kept = snapshot.iter().map(|snapshot| snapshot.metadata().clone()).collect();
         if let Some(torn) = &recovered.torn {
             log::warn!(
                 "the log in {} ended in an unfinished write, which was never acknowledged: {torn}",
                 dir.display()
             );
         }
-        let index = snapshot.as_ref().map_or(0, |snapshot| snapshot.metadata.index);
-        let entries = recovered.entries(index);
-        let state = assemble(snapshot, recovered.hard_state, recovered.first_index, entries).map_err(|reason| {
+        let metadata = snapshot.as_ref().map(SnapshotReader::metadata);
+        let entries = recovered.entries(metadata.map_or(0, |metadata| metadata.index));
+        let assembled = assemble(metadata, recovered.hard_state, recovered.first_index, entries);
+        let (storage, empty) = assembled.map_err(|reason| {
             StorageFailed(format!("the data in {} does not fit together: {reason}", dir.display()))
         })?;
-        Ok((Disk { wal, snapshots, kept }, state))
+        Ok((Disk { wal, snapshots, kept }, State { storage, snapshot, empty }))
+    }
+
+    /// Where snapshots are written and read.
+    pub fn snapshot_dir(&self) -> SnapshotDir {
+        self.snapshots.clone()
     }
 
     /// Makes hard state and entries durable. On return they are (the commit index alone may lag behind).
@@ -93,11 +101,12 @@ impl Disk {
         self.wal.sync().map_err(|error| fail(&error))
     }
 
-    /// Makes a snapshot durable: file, then record.
-    pub fn save_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), StorageFailed> {
-        self.snapshots.save(snapshot).map_err(|error| fail(&error))?;
-        self.wal.save_snapshot(&snapshot.metadata).map_err(|error| fail(&error))?;
-        self.kept.push(snapshot.metadata.clone());
+    /// Makes a complete snapshot file one that the next start relies on: its name, then its record.
+    pub fn record_snapshot(&mut self, file: CompleteSnapshot) -> Result<(), StorageFailed> {
+        let metadata = file.metadata().clone();
+        file.publish().map_err(|error| fail(&error))?;
+        self.wal.save_snapshot(&metadata).map_err(|error| fail(&error))?;
+        self.kept.push(metadata);
         Ok(())
     }
 
@@ -118,15 +127,15 @@ fn fail(error: &dyn fmt::Display) -> StorageFailed {
 }
 
 /// Puts the pieces together for Raft: the snapshot, the entries that follow it, and a hard state that fits both. `first`
-/// is where the log begins, whether or not an entry is there.
+/// is where the log begins, whether or not an entry is there. Also says whether there is nothing at all.
 fn assemble(
-    snapshot: Option<Snapshot>,
+    snapshot: Option<&SnapshotMetadata>,
     mut hard_state: HardState,
     first: u64,
     entries: &[Entry],
-) -> Result<State, String> {
+) -> Result<(MemoryStorage, bool), String> {
     let mut storage = MemoryStorage::new();
-    let (index, term) = snapshot.as_ref().map_or((0, 0), |snapshot| (snapshot.metadata.index, snapshot.metadata.term));
+    let (index, term) = snapshot.map_or((0, 0), |metadata| (metadata.index, metadata.term));
     let first = entries.first().map_or(first, |entry| entry.index.max(first));
     if first > index + 1 {
         let found = match index {
@@ -139,8 +148,9 @@ fn assemble(
     if hard_state.commit > last {
         return Err(format!("the log ends at {last}, but entries up to {} were committed", hard_state.commit));
     }
-    if let Some(snapshot) = &snapshot {
-        storage.apply_snapshot(snapshot.clone()).map_err(|error| error.to_string())?;
+    if let Some(metadata) = snapshot {
+        let snapshot = Snapshot { metadata: metadata.clone(), ..Snapshot::default() };
+        storage.apply_snapshot(snapshot).map_err(|error| error.to_string())?;
         // The process ended between the snapshot's record and the hard state that goes with it. What a snapshot holds is
         // committed; and nothing was promised yet in a term that had not been written.
         hard_state.commit = hard_state.commit.max(index);
@@ -151,7 +161,7 @@ fn assemble(
     let empty = snapshot.is_none() && entries.is_empty() && hard_state.is_empty();
     storage.set_hard_state(hard_state);
     storage.append(entries).map_err(|error| error.to_string())?;
-    Ok(State { storage, snapshot, empty })
+    Ok((storage, empty))
 }
 
 #[cfg(test)]
@@ -163,11 +173,19 @@ mod tests {
         Entry { index, term: 2, ..Entry::default() }
     }
 
-    fn snapshot(index: u64) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        (snapshot.metadata.index, snapshot.metadata.term) = (index, 2);
-        snapshot.metadata.conf_state.voters = vec![1];
-        snapshot
+    fn snapshot(index: u64) -> SnapshotMetadata {
+        let mut metadata = SnapshotMetadata { index, term: 2, ..SnapshotMetadata::default() };
+        metadata.conf_state.voters = vec![1];
+        metadata
+    }
+
+    fn save_snapshot(disk: &mut Disk, index: u64) {
+        let file = disk.snapshots.writer(&snapshot(index)).unwrap().complete().unwrap();
+        disk.record_snapshot(file).unwrap();
+    }
+
+    fn found(state: &State) -> Option<SnapshotMetadata> {
+        state.snapshot.as_ref().map(|snapshot| snapshot.metadata().clone())
     }
 
     fn hard_state(commit: u64) -> HardState {
@@ -176,28 +194,28 @@ mod tests {
 
     #[test]
     fn pieces_that_fit_are_put_together() {
-        let state = assemble(None, HardState::default(), 1, &[]).unwrap();
-        assert!(state.empty);
-        let state = assemble(None, hard_state(1), 1, &[entry(1), entry(2)]).unwrap();
-        assert!(!state.empty);
-        assert_eq!(state.storage.last_index(), Ok(2));
-        let state = assemble(Some(snapshot(5)), hard_state(6), 3, &[entry(6)]).unwrap();
-        assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(6), Ok(6)));
-        assert_eq!(state.storage.initial_state().unwrap().0, hard_state(6));
+        let (_, empty) = assemble(None, HardState::default(), 1, &[]).unwrap();
+        assert!(empty);
+        let (storage, empty) = assemble(None, hard_state(1), 1, &[entry(1), entry(2)]).unwrap();
+        assert!(!empty);
+        assert_eq!(storage.last_index(), Ok(2));
+        let (storage, _) = assemble(Some(&snapshot(5)), hard_state(6), 3, &[entry(6)]).unwrap();
+        assert_eq!((storage.first_index(), storage.last_index()), (Ok(6), Ok(6)));
+        assert_eq!(storage.initial_state().unwrap().0, hard_state(6));
     }
 
     #[test]
     fn pieces_that_do_not_fit_are_refused() {
         assert!(assemble(None, hard_state(0), 3, &[entry(3)]).is_err(), "the snapshot before 3 is missing");
-        assert!(assemble(Some(snapshot(5)), hard_state(5), 7, &[entry(7)]).is_err(), "6 is missing");
+        assert!(assemble(Some(&snapshot(5)), hard_state(5), 7, &[entry(7)]).is_err(), "6 is missing");
         assert!(assemble(None, hard_state(3), 1, &[entry(1), entry(2)]).is_err(), "a committed entry is missing");
-        assert!(assemble(Some(snapshot(5)), hard_state(5), 9, &[]).is_err(), "the snapshot of 8 is missing");
+        assert!(assemble(Some(&snapshot(5)), hard_state(5), 9, &[]).is_err(), "the snapshot of 8 is missing");
     }
 
     #[test]
     fn a_crash_between_a_snapshot_and_its_hard_state_does_no_harm() {
-        let state = assemble(Some(snapshot(5)), HardState { term: 1, vote: 3, commit: 2 }, 6, &[]).unwrap();
-        assert_eq!(state.storage.initial_state().unwrap().0, HardState { term: 2, vote: 0, commit: 5 });
+        let (storage, _) = assemble(Some(&snapshot(5)), HardState { term: 1, vote: 3, commit: 2 }, 6, &[]).unwrap();
+        assert_eq!(storage.initial_state().unwrap().0, HardState { term: 2, vote: 0, commit: 5 });
     }
 
     #[test]
@@ -209,12 +227,12 @@ mod tests {
         disk.save(Some(&hard_state(2)), &[entry(1), entry(2)]).unwrap();
         for index in [1, 2, 3] {
             disk.save(Some(&hard_state(index + 2)), &[entry(index + 2)]).unwrap();
-            disk.save_snapshot(&snapshot(index)).unwrap();
+            save_snapshot(&mut disk, index);
             disk.purge().unwrap();
         }
         drop(disk);
         let (_disk, state) = open().unwrap();
-        assert_eq!(state.snapshot, Some(snapshot(3)));
+        assert_eq!(found(&state), Some(snapshot(3)));
         assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(4), Ok(5)));
         assert_eq!(std::fs::read_dir(dir.path().join("snap")).unwrap().count(), SNAPSHOTS_KEPT);
     }
@@ -226,7 +244,7 @@ mod tests {
         let (mut disk, _) = open().unwrap();
         disk.save(Some(&hard_state(3)), &[entry(1), entry(2), entry(3)]).unwrap();
         for index in [1, 2] {
-            disk.save_snapshot(&snapshot(index)).unwrap();
+            save_snapshot(&mut disk, index);
             disk.purge().unwrap();
         }
         drop(disk);
@@ -235,7 +253,7 @@ mod tests {
         *bytes.last_mut().unwrap() ^= 1;
         std::fs::write(&newest, bytes).unwrap();
         let (_disk, state) = open().unwrap();
-        assert_eq!(state.snapshot, Some(snapshot(1)));
+        assert_eq!(found(&state), Some(snapshot(1)));
         assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(2), Ok(3)));
     }
 
@@ -254,20 +272,20 @@ mod tests {
         for index in 1..=20 {
             disk.save(Some(&hard_state(index)), &[large(index)]).unwrap();
             if index % 5 == 0 && index < 20 {
-                disk.save_snapshot(&snapshot(index)).unwrap();
+                save_snapshot(&mut disk, index);
                 disk.purge().unwrap();
             }
         }
         drop(disk);
         damage(15);
         let (mut disk, state) = open().unwrap();
-        assert_eq!(state.snapshot, Some(snapshot(10)));
-        disk.save_snapshot(&snapshot(20)).unwrap();
+        assert_eq!(found(&state), Some(snapshot(10)));
+        save_snapshot(&mut disk, 20);
         disk.purge().unwrap();
         drop(disk);
         damage(20);
         let (_disk, state) = open().unwrap();
-        assert_eq!(state.snapshot, Some(snapshot(10)));
+        assert_eq!(found(&state), Some(snapshot(10)));
         assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(11), Ok(20)));
     }
 
@@ -277,18 +295,18 @@ mod tests {
         let open = || Disk::open(dir.path(), 1, 0x1000, 1 << 20);
         let (mut disk, _) = open().unwrap();
         disk.save(Some(&hard_state(5)), &[1, 2, 3, 4, 5].map(entry)).unwrap();
-        disk.save_snapshot(&snapshot(1)).unwrap();
+        save_snapshot(&mut disk, 1);
         // The process is killed between the file and its record.
-        disk.snapshots.save(&snapshot(2)).unwrap();
+        disk.snapshots.writer(&snapshot(2)).unwrap().finish().unwrap();
         drop(disk);
         let (mut disk, _) = open().unwrap();
-        disk.save_snapshot(&snapshot(3)).unwrap();
+        save_snapshot(&mut disk, 3);
         disk.purge().unwrap();
         drop(disk);
         let newest = dir.path().join("snap").join(format!("{:016x}-{:016x}.snap", 2, 3));
         std::fs::write(&newest, b"damaged").unwrap();
         let (_disk, state) = open().unwrap();
-        assert_eq!(state.snapshot, Some(snapshot(1)));
+        assert_eq!(found(&state), Some(snapshot(1)));
         assert_eq!(state.storage.last_index(), Ok(5));
     }
 

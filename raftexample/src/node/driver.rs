@@ -57,7 +57,9 @@ use crate::cli::{NodeOptions, Timing};
 use crate::codec::{Codec, Dialect};
 use crate::members::Members;
 use crate::metrics::Metrics;
+use crate::snapshots::SnapshotFiles;
 use crate::transport::{Event, Lost, Removed, Transport};
+use snapshots::Snapshots;
 
 /// Inputs to take in before the next Ready.
 const INPUTS_PER_TURN: usize = 4096;
@@ -97,12 +99,7 @@ pub(super) struct Driver {
     hold_changes: bool,
     /// Index and term of the last applied entry.
     applied: (u64, u64),
-    /// The newest snapshot; 0 if there is none.
-    snapshot_index: u64,
-    /// Bytes of entries applied since then.
-    applied_bytes: u64,
-    /// How many of them make a snapshot due.
-    snapshot_bytes: u64,
+    snapshots: Snapshots,
     /// Entries up to here were committed before this process started: history, told again.
     history: u64,
     leader: u64,
@@ -152,13 +149,14 @@ impl Driver {
         metrics: Arc<Metrics>,
     ) -> Result<Driver, String> {
         let State { storage, snapshot, empty } = state;
+        let files = SnapshotFiles::new(disk.snapshot_dir(), Arc::clone(&dialect.codec), options.cluster.clone());
         let (members, store, conf_state, applied) = match snapshot {
             None => (Members::default(), Store::new(), ConfState::default(), (0, 0)),
             Some(snapshot) => {
-                let decoded = dialect.codec.decode_image(&snapshot, &options.cluster);
-                let metadata = snapshot.metadata;
+                let metadata = snapshot.metadata().clone();
+                let read = files.read(&metadata, snapshot);
                 let (members, store) =
-                    decoded.map_err(|error| format!("the snapshot of index {}: {error}", metadata.index))?;
+                    read.map_err(|error| format!("the snapshot of index {}: {error}", metadata.index))?;
                 (members, store, metadata.conf_state, (metadata.index, metadata.term))
             }
         };
@@ -205,9 +203,7 @@ impl Driver {
             hold_writes: false,
             hold_changes: false,
             applied,
-            snapshot_index: applied.0,
-            applied_bytes: 0,
-            snapshot_bytes: snapshots::SNAPSHOT_BYTES,
+            snapshots: Snapshots::new(files, applied.0, dialect.check_quorum),
             history,
             leader: 0,
             leaderless_ticks: 0,
@@ -288,7 +284,7 @@ impl Driver {
         raft.term.set(status.hard_state.term);
         raft.committed.set(status.hard_state.commit);
         raft.applied.set(self.applied.0);
-        raft.snapshot.set(self.snapshot_index);
+        raft.snapshot.set(self.snapshots.index);
         raft.pending.set(self.writes.len() as u64);
         self.metrics.note_turn(now);
     }
@@ -330,7 +326,8 @@ impl Driver {
             Input::Status { reply } => {
                 let keys = self.store.read().len();
                 // An error means that nobody waits any more.
-                let _ = reply.send(NodeStatus::gather(&self.raw, &self.members, keys, self.snapshot_index));
+                let (newest, transfers) = (self.snapshots.index, self.transport.snapshot_transfers());
+                let _ = reply.send(NodeStatus::gather(&self.raw, &self.members, keys, newest, transfers));
             }
             Input::Peer(event) => self.take_event(event, now)?,
             Input::Stop => self.begin_to_leave(now),
@@ -340,7 +337,10 @@ impl Driver {
 
     fn take_event(&mut self, event: Event, now: Instant) -> Result<(), Fatal> {
         match event {
+            // A snapshot comes with its data, or not at all.
+            Event::Message(message) if message.kind() == Some(MessageType::MsgSnap) => {}
             Event::Message(message) => return self.take_message(message),
+            Event::Snapshot(received) => return self.take_snapshot(*received),
             Event::Unreachable { id } => self.raw.report_unreachable(id),
             Event::SnapshotSent { id, delivered } => {
                 let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
@@ -500,6 +500,10 @@ impl Driver {
         if messages.is_empty() {
             return;
         }
+        let (messages, useless): (Vec<_>, Vec<_>) = messages.into_iter().partition(Self::is_of_use);
+        for message in useless {
+            self.raw.report_snapshot(message.to, SnapshotStatus::Failure);
+        }
         let Lost { unreachable, snapshots, proposals } = self.transport.send(messages);
         for id in unreachable {
             self.raw.report_unreachable(id);
@@ -513,7 +517,7 @@ impl Driver {
     /// Makes a Ready durable, then lets the readable copy of the log follow.
     fn persist(&mut self, ready: &Ready) -> Result<(), Fatal> {
         if let Some(snapshot) = ready.snapshot() {
-            self.install(snapshot)?;
+            self.install(&snapshot.metadata)?;
         }
         let began = Instant::now();
         self.disk.save(ready.hard_state().as_ref(), ready.entries())?;
@@ -560,7 +564,7 @@ impl Driver {
             self.writes.term_begins(entry.term, Instant::now());
         }
         self.applied = (entry.index, entry.term);
-        self.applied_bytes += entry.data.len() as u64;
+        self.snapshots.applied_bytes += entry.data.len() as u64;
     }
 
     fn apply_normal(&mut self, store: &mut Store, entry: Entry, done: &mut Vec<Answer>) -> Result<(), Fatal> {

@@ -19,6 +19,10 @@
 //! than that, and [`CLIENT_BYTES`]: they can never keep the peers' messages out. Beyond its share, a client is told to come back later, and
 //! a peer's message is refused, which Raft makes up for.
 //!
+//! **Snapshots** are the one thing that takes long: seconds to write, minutes to send. A thread of its own writes each from
+//! a copy of the store, which costs nothing to make; another checks and loads the one that a peer sends. The raft thread
+//! begins and ends these works, and goes on meanwhile (`driver/snapshots.rs`).
+//!
 //! What is left out: separate threads for the log and for applying.
 
 mod change;
@@ -48,9 +52,12 @@ use crate::cli::NodeOptions;
 use crate::codec::{Codec, Dialect, RequestId};
 use crate::members::ChangeRefused;
 use crate::metrics::Metrics;
+use crate::snapshots::SnapshotFiles;
 use crate::tls::Tls;
 use crate::transport::peer::Peers;
-use crate::transport::server::SnapshotCheck;
+use crate::transport::snapshot::receive::Receiving;
+use crate::transport::snapshot::send::Sending;
+use crate::transport::snapshot::Transfers;
 use crate::transport::{Event, Removed, Sink, Transport};
 
 pub use change::{Change, Step, STEPS_MAX};
@@ -224,8 +231,8 @@ pub struct Running {
     pub peers: Arc<Peers>,
     /// Who was removed, for the peer server.
     pub removed: Removed,
-    /// Whether a snapshot could be restored, for the peer server.
-    pub check_snapshot: SnapshotCheck,
+    /// Takes snapshots in, for the peer server.
+    pub snapshots: Receiving,
 }
 
 /// Starts the raft thread on what the disk holds. Sockets are the business of `runtime`; peers are dialled with `tls`.
@@ -241,7 +248,11 @@ pub fn start(
     let boot = random();
     let removed = Removed::default();
     let sink = sink(sender.clone());
-    let transport = Transport::new(options.id, Arc::clone(&sink), runtime, tls);
+    let files = SnapshotFiles::new(disk.snapshot_dir(), Arc::clone(&dialect.codec), options.cluster.clone());
+    let transfers = Transfers::default();
+    let snapshots = Receiving::new(options.id, files.clone(), transfers.clone(), Arc::clone(&sink));
+    let sending = Sending::new(files, transfers, dialect.extensions);
+    let transport = Transport::new(options.id, Arc::clone(&sink), runtime, tls, sending);
     let peers = transport.registry();
     let metrics = Arc::new(Metrics::new(options.id));
     let counted = Arc::clone(&metrics);
@@ -272,10 +283,7 @@ pub fn start(
     };
     let thread = std::thread::Builder::new().name("raft".into()).spawn(|| driver.run());
     let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-    let (cluster, codec) = (options.cluster.clone(), Arc::clone(&dialect.codec));
-    let check_snapshot: SnapshotCheck =
-        Arc::new(move |snapshot| codec.decode_image(snapshot, &cluster).map(drop).map_err(|error| error.to_string()));
-    Ok(Running { handle: NodeHandle { shared: Arc::new(shared) }, thread, sink, peers, removed, check_snapshot })
+    Ok(Running { handle: NodeHandle { shared: Arc::new(shared) }, thread, sink, peers, removed, snapshots })
 }
 
 fn sink(inbox: Sender<Input>) -> Sink {

@@ -7,6 +7,7 @@ use raft_core::{RawNode, StateType, Storage};
 use serde::Serialize;
 
 use crate::members::{Member, Members};
+use crate::transport::snapshot::TransferStatus;
 
 /// How a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +38,8 @@ pub struct NodeStatus {
     pub members: Vec<MemberStatus>,
     /// On the leader: how far each member is. Empty on others.
     pub progress: Vec<ProgressStatus>,
+    /// Snapshots that are being sent or received.
+    pub snapshot_transfers: Vec<TransferStatus>,
 }
 
 /// A member.
@@ -68,8 +71,14 @@ pub struct ProgressStatus {
 }
 
 impl NodeStatus {
-    /// Asks Raft, the storage and the address book.
-    pub(super) fn gather<S: Storage>(raw: &RawNode<S>, members: &Members, keys: usize, snapshot: u64) -> NodeStatus {
+    /// Asks Raft, the storage and the address book; the rest comes from whoever knows it.
+    pub(super) fn gather<S: Storage>(
+        raw: &RawNode<S>,
+        members: &Members,
+        keys: usize,
+        snapshot: u64,
+        snapshot_transfers: Vec<TransferStatus>,
+    ) -> NodeStatus {
         let status = raw.status();
         let basic = status.basic;
         let progress = status.progress.iter().map(|(&id, progress)| ProgressStatus {
@@ -94,6 +103,7 @@ impl NodeStatus {
             keys,
             members: members.iter().map(|(id, member)| MemberStatus::of(id, member)).collect(),
             progress: progress.collect(),
+            snapshot_transfers,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Body;
 use hyper::client::conn::http1::{handshake, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,10 +27,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The way to ask something on a connection. The connection closes when it is dropped.
-pub(super) type Sender = SendRequest<Full<Bytes>>;
+pub(super) type Sender<B = Full<Bytes>> = SendRequest<B>;
 
-/// Connects; the error says why not.
-pub(super) async fn open(link: &Link) -> Result<Sender, String> {
+/// What a request's body must be to be sent.
+pub(super) trait Posted: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static {}
+
+impl<B: Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static> Posted for B {}
+
+/// Connects, for requests with bodies of this kind; the error says why not.
+pub(super) async fn open<B: Posted>(link: &Link) -> Result<Sender<B>, String> {
     let url = &link.url;
     let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect((url.host(), url.port()))).await {
         Ok(Ok(stream)) => stream,
@@ -50,7 +56,7 @@ fn fail(error: &dyn Display) -> String {
     format!("cannot connect: {error}")
 }
 
-async fn secure(stream: TcpStream, host: &str, tls: &Tls) -> Result<Sender, String> {
+async fn secure<B: Posted>(stream: TcpStream, host: &str, tls: &Tls) -> Result<Sender<B>, String> {
     let connector = tls.connector().ok_or_else(|| fail(&"this node trusts nobody: it has no CA for peers"))?;
     let name = ServerName::try_from(host.to_string()).map_err(|error| fail(&error))?;
     match timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream)).await {
@@ -65,7 +71,7 @@ async fn secure(stream: TcpStream, host: &str, tls: &Tls) -> Result<Sender, Stri
     }
 }
 
-async fn speak(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Sender, String> {
+async fn speak<B: Posted>(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Sender<B>, String> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| fail(&error))?;
     // The connection's own task; it ends when either side closes, and `sender` is told of any error.
     tokio::spawn(connection);

@@ -8,8 +8,6 @@
 
 use std::fmt::Write as _;
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue, HOST};
 use hyper::{Method, Request, Uri};
 
@@ -109,7 +107,7 @@ pub fn check_answer(headers: &HeaderMap) -> Result<(), &'static str> {
 }
 
 /// A request from this node to the peer at `url`, with everything that any of them has.
-pub fn request(method: Method, path: &str, url: &PeerUrl, own_id: u64, body: Full<Bytes>) -> Request<Full<Bytes>> {
+pub fn request<B>(method: Method, path: &str, url: &PeerUrl, own_id: u64, body: B) -> Request<B> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = Uri::try_from(path).unwrap_or_default();
@@ -141,6 +139,8 @@ pub fn set(headers: &mut HeaderMap, name: &'static str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use http_body_util::Full;
 
     fn verdict(version: Option<&str>, min: Option<&str>, cluster: Option<&str>) -> Result<(), Mismatch> {
         let mut headers = HeaderMap::new();
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_request_says_who_we_are() {
         let url = "http://127.0.0.1:12379".parse().unwrap();
-        let request = request(Method::GET, "/raft/stream/message/a", &url, 10, Full::default());
+        let request = request(Method::GET, "/raft/stream/message/a", &url, 10, Full::<Bytes>::default());
         assert_eq!(request.uri().path(), "/raft/stream/message/a");
         let value = |name: &str| request.headers().get(name).unwrap().to_str().unwrap();
         assert_eq!((value("host"), value(SERVER_FROM)), ("127.0.0.1:12379", "a"));

@@ -13,7 +13,8 @@
 //! |---|---|---|
 //! | [`msgapp`] stream | a leader's entries, in a shorthand | `GET /raft/stream/msgapp/<receiver>` |
 //! | [`message`] stream | everything else that is small | `GET /raft/stream/message/<receiver>` |
-//! | [`pipeline`] | snapshots, and whatever no stream can take now | `POST /raft` |
+//! | [`pipeline`] | whatever no stream can take now | `POST /raft` |
+//! | [`snapshot`] | snapshots, from file to file | `POST /raft/snapshot` |
 //! | [`probing`] | "do you live?" | `GET /raft/probing` |
 //!
 //! The receiver dials a [`stream`], and the sender answers it with messages for as long as both live. [`incoming`] is the
@@ -27,10 +28,10 @@
 //! has arrived and not with what a prefix announces, and a byte that cannot be understood ends that connection only. In
 //! the other direction more care is due: processes of the original end when a peer sends them what they do not expect.
 //!
-//! Versions 3.4 to 3.8 of etcd's protocol agree on all of this.
+//! Versions 3.4 to 3.8 of etcd's protocol agree on all of this. The original raftexample has no snapshot channel: in a
+//! cluster with it, snapshots are part of their message and take the pipeline.
 //!
-//! What is left out: snapshots in pieces from file to file (`/raft/snapshot` is answered with 404, and the original has
-//! none either).
+//! What is left out: several clusters on one port.
 
 mod arriving;
 mod connection;
@@ -43,6 +44,7 @@ pub mod peer;
 pub mod pipeline;
 pub mod probing;
 pub mod server;
+pub mod snapshot;
 pub mod stream;
 pub mod wire;
 
@@ -54,14 +56,35 @@ use raft_core::pb::{Entry, Message, MessageType};
 use tokio::runtime::Handle;
 
 use crate::address::PeerUrl;
+use crate::snapshots::Image;
 use crate::tls::Tls;
 use peer::{Link, Peer, Peers};
+use snapshot::send::Sending;
+use snapshot::TransferStatus;
+
+/// A snapshot that has arrived, was checked and is loaded.
+#[derive(Debug)]
+pub struct Received {
+    /// What its sender says to Raft: the snapshot in it has metadata and no data.
+    pub message: Message,
+    /// The data.
+    pub image: Image,
+}
+
+/// Two of one message: nothing else of them can be compared.
+impl PartialEq for Received {
+    fn eq(&self, other: &Received) -> bool {
+        self.message == other.message
+    }
+}
 
 /// Something that the raft thread should know.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Event {
-    /// A peer's message.
+    /// A peer's message. Never a snapshot.
     Message(Message),
+    /// A peer's snapshot.
+    Snapshot(Box<Received>),
     /// A message to this peer was lost.
     Unreachable {
         /// Which peer.
@@ -102,6 +125,7 @@ pub struct Transport {
     /// With what peers are dialled; `None` is without TLS.
     tls: Option<Tls>,
     runtime: Handle,
+    sending: Sending,
     peers: BTreeMap<u64, Peer>,
     /// The same peers, for the server.
     registry: Arc<Peers>,
@@ -123,12 +147,13 @@ pub struct Lost {
 
 impl Transport {
     /// A transport without peers; its tasks run on `runtime`.
-    pub fn new(own_id: u64, sink: Sink, runtime: Handle, tls: Option<Tls>) -> Transport {
+    pub fn new(own_id: u64, sink: Sink, runtime: Handle, tls: Option<Tls>, sending: Sending) -> Transport {
         Transport {
             own_id,
             sink,
             tls,
             runtime,
+            sending,
             peers: BTreeMap::new(),
             registry: Arc::default(),
             #[cfg(test)]
@@ -141,6 +166,11 @@ impl Transport {
         Arc::clone(&self.registry)
     }
 
+    /// Snapshots that are being sent or received.
+    pub fn snapshot_transfers(&self) -> Vec<TransferStatus> {
+        self.sending.transfers.list()
+    }
+
     /// Lets messages to `id` go to `url` from now on, and takes those that come from there. Nothing happens for this
     /// node's own id.
     pub fn add(&mut self, id: u64, url: &PeerUrl) {
@@ -149,7 +179,7 @@ impl Transport {
         }
         let link = Link::new(self.own_id, id, url.clone(), Arc::clone(&self.sink), self.tls.clone());
         self.registry.insert(Arc::clone(&link));
-        self.peers.insert(id, Peer::start(link, &self.runtime));
+        self.peers.insert(id, Peer::start(link, &self.runtime, &self.sending));
     }
 
     /// Forgets a peer. What is queued for it is still sent: the news of its own removal may be among it.
@@ -192,6 +222,7 @@ impl Transport {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshots::testing::no_sending;
 
     fn to(id: u64, kind: MessageType) -> Message {
         Message { to: id, ..Message::of(kind) }
@@ -200,7 +231,7 @@ mod tests {
     #[test]
     fn what_cannot_be_queued_is_said_by_kind() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut transport = Transport::new(1, Arc::new(|_| Ok(())), runtime.handle().clone(), None);
+        let mut transport = Transport::new(1, Arc::new(|_| Ok(())), runtime.handle().clone(), None, no_sending());
         transport.add(1, &"http://127.0.0.1:1".parse().unwrap());
         transport.add(2, &"http://127.0.0.1:2".parse().unwrap());
         let wish = Entry::normal("wish");

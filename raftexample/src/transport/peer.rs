@@ -2,7 +2,7 @@
 //!
 //! | message | goes |
 //! |---|---|
-//! | snapshot | by post, always: on a stream everything else would wait behind it |
+//! | snapshot | on a connection of its own, always: on a stream everything else would wait behind it |
 //! | a leader's entries | on the `msgapp` stream, if the peer has dialled it |
 //! | everything else, and entries while that stream is not there | on the `message` stream, if the peer has dialled it |
 //! | whatever is left | by post |
@@ -20,14 +20,15 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use raft_core::pb::{Message, MessageType};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{mpsc, Notify};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::outgoing::{Outgoing, Outlet, Refused};
 use super::pipeline::Pipeline;
+use super::snapshot::send::{self, Sending};
 use super::stream::Kind;
-use super::{incoming, probing, Event, Sink};
+use super::{incoming, pipeline, probing, Event, Sink};
 use crate::address::PeerUrl;
 use crate::metrics::PeerMetrics;
 use crate::tls::Tls;
@@ -138,24 +139,31 @@ impl Link {
 pub struct Peer {
     link: Arc<Link>,
     pipeline: Pipeline,
+    snapshots: mpsc::Sender<Message>,
     tasks: Vec<AbortHandle>,
 }
 
 impl Peer {
     /// Starts the tasks that dial its streams and probe it.
-    pub(super) fn start(link: Arc<Link>, runtime: &Handle) -> Peer {
+    pub(super) fn start(link: Arc<Link>, runtime: &Handle, sending: &Sending) -> Peer {
         let pipeline = Pipeline::start(&link, runtime);
+        let (snapshots, queue) = mpsc::channel(send::QUEUED_SNAPSHOTS);
+        if sending.channel {
+            runtime.spawn(send::run(Arc::clone(&link), sending.clone(), queue));
+        } else {
+            runtime.spawn(pipeline::post_snapshots(Arc::clone(&link), sending.files.clone(), queue));
+        }
         let receive = |kind| runtime.spawn(incoming::receive(Arc::clone(&link), kind)).abort_handle();
         let mut tasks: Vec<AbortHandle> = Kind::ALL.into_iter().map(receive).collect();
         tasks.push(runtime.spawn(probing::probe(Arc::clone(&link))).abort_handle());
-        Peer { link, pipeline, tasks }
+        Peer { link, pipeline, snapshots, tasks }
     }
 
     /// Queues a message, or gives it back if there is no room; never waits.
     #[allow(clippy::result_large_err)]
     pub fn queue(&self, message: Message) -> Result<(), Message> {
         let kinds: &[Kind] = match message.kind() {
-            Some(MessageType::MsgSnap) => &[],
+            Some(MessageType::MsgSnap) => return self.snapshots.try_send(message).map_err(pipeline::not_queued),
             Some(MessageType::MsgApp) => &[Kind::MsgApp, Kind::Message],
             _ => &[Kind::Message],
         };
@@ -229,6 +237,7 @@ impl Deref for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::snapshots::testing::no_sending;
 
     fn message(kind: MessageType) -> Message {
         Message { to: 2, from: 1, ..Message::of(kind) }
@@ -241,7 +250,7 @@ mod tests {
         let sink: Sink = Arc::new(|_| Ok(()));
         let link = Link::new(1, 2, "http://127.0.0.1:1".parse().unwrap(), sink, None);
         // Its tasks never run: nobody drives the runtime. What is posted stays in the queues.
-        let peer = Peer::start(Arc::clone(&link), runtime.handle());
+        let peer = Peer::start(Arc::clone(&link), runtime.handle(), &no_sending());
         let posted = || peer.pipeline.queued();
         peer.queue(message(MessageType::MsgApp)).unwrap();
         peer.queue(message(MessageType::MsgHeartbeat)).unwrap();
@@ -254,7 +263,7 @@ mod tests {
         peer.queue(message(MessageType::MsgHeartbeat)).unwrap();
         assert_eq!((entries.queued(), small.queued(), posted()), (1, 2, 2));
         peer.queue(message(MessageType::MsgSnap)).unwrap();
-        assert_eq!((entries.queued(), small.queued(), posted()), (1, 2, 3));
+        assert_eq!((entries.queued(), small.queued(), posted()), (1, 2, 2), "it has a way of its own");
         drop(entries);
         peer.queue(message(MessageType::MsgApp)).unwrap();
         assert_eq!(small.queued(), 3);

@@ -1,14 +1,16 @@
 //! The pipeline: one message a request, `POST /raft`, for what no stream can take.
 //!
-//! That is snapshots, which would hold up a stream, and everything else as long as the peer has not dialled its streams:
-//! at the start, and whenever a connection has broken. Each peer has three *lanes*, each a bounded queue with a task and
-//! a kept-alive connection of its own, because one slow message must not hold up another that matters more:
+//! That is everything as long as the peer has not dialled its streams: at the start, and whenever a connection has
+//! broken. Each peer has two *lanes*, each a bounded queue with a task and a kept-alive connection of its own, because
+//! one slow message must not hold up another that matters more:
 //!
 //! | lane | carries | why apart |
 //! |---|---|---|
 //! | control | heartbeats, votes, reads | small and urgent: late heartbeats cause elections |
 //! | log | entries and their acknowledgements, forwarded proposals | kept in order, or the follower refuses them |
-//! | snapshot | snapshots | large and rare |
+//!
+//! In a cluster with the original, whose only way for a snapshot this is, there is a third for snapshots
+//! (`post_snapshots`). Their data is read from the file when their turn has come.
 //!
 //! **When a queue is full**, the message is refused and the raft thread counts it as lost; it is Raft's own flow control
 //! that keeps this from happening to a peer that is merely slow. **When a post fails**, everything else that waits in
@@ -35,13 +37,12 @@ use tokio::time::{sleep, timeout};
 
 use super::peer::{Channel, Link};
 use super::{connection, headers, wire, Event};
+use crate::snapshots::SnapshotFiles;
 
 /// Where to post.
 pub const PATH: &str = "/raft";
 /// Messages that may wait in the control lane, and in the log lane. Beyond that they are lost.
 const QUEUED_MESSAGES: usize = 64;
-/// Snapshots that may wait; Raft sends a peer one at a time.
-const QUEUED_SNAPSHOTS: usize = 2;
 /// Longest wait for the answer to a post.
 const POST_TIMEOUT: Duration = Duration::from_secs(5);
 /// A post may take a second longer for each of these many bytes.
@@ -55,7 +56,6 @@ const ANSWER_MAX_BYTES: usize = 64 * 1024;
 pub struct Pipeline {
     control: mpsc::Sender<Message>,
     log: mpsc::Sender<Message>,
-    snapshot: mpsc::Sender<Message>,
 }
 
 impl Pipeline {
@@ -66,7 +66,7 @@ impl Pipeline {
             runtime.spawn(Lane { link: Arc::clone(link), connection: None }.run(receiver));
             sender
         };
-        Pipeline { control: lane(QUEUED_MESSAGES), log: lane(QUEUED_MESSAGES), snapshot: lane(QUEUED_SNAPSHOTS) }
+        Pipeline { control: lane(QUEUED_MESSAGES), log: lane(QUEUED_MESSAGES) }
     }
 
     /// Queues a message, or gives it back if there is no room.
@@ -74,19 +74,54 @@ impl Pipeline {
     #[allow(clippy::result_large_err)]
     pub fn queue(&self, message: Message) -> Result<(), Message> {
         let lane = match message.kind() {
-            Some(MessageType::MsgSnap) => &self.snapshot,
             Some(MessageType::MsgApp | MessageType::MsgAppResp | MessageType::MsgProp) => &self.log,
             _ => &self.control,
         };
-        lane.try_send(message).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message) => message,
-        })
+        lane.try_send(message).map_err(not_queued)
     }
 
     /// How many messages wait.
     #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
-        [&self.control, &self.log, &self.snapshot].map(|lane| lane.max_capacity() - lane.capacity()).iter().sum()
+        [&self.control, &self.log].map(|lane| lane.max_capacity() - lane.capacity()).iter().sum()
+    }
+}
+
+/// The message that found no room.
+pub(super) fn not_queued(error: mpsc::error::TrySendError<Message>) -> Message {
+    match error {
+        mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message) => message,
+    }
+}
+
+/// Posts snapshots with their data, for peers that have no channel for them, until the queue is closed.
+pub(super) async fn post_snapshots(link: Arc<Link>, files: SnapshotFiles, mut queue: mpsc::Receiver<Message>) {
+    let mut lane = Lane { link, connection: None };
+    while let Some(mut message) = queue.recv().await {
+        let Some(snapshot) = message.snapshot.as_mut() else { continue };
+        let (files, metadata) = (files.clone(), snapshot.metadata.clone());
+        let read = tokio::task::spawn_blocking(move || files.data(&metadata)).await;
+        let posted = match read.map_err(|error| error.to_string()).and_then(|read| read) {
+            Ok(data) => {
+                snapshot.data = data;
+                lane.post(message).await
+            }
+            Err(reason) => Err(Failure::NotTaken(reason)),
+        };
+        let delivered = posted.is_ok();
+        match posted {
+            Ok(bytes) => {
+                lane.link.note_active(Channel::Post);
+                lane.link.metrics.sent_bytes.add(bytes as u64);
+            }
+            Err(failure) => {
+                lane.connection = None;
+                log::warn!("a snapshot did not get to node {}: {failure:?}", lane.link.id);
+                lane.lost(failure, Vec::new()).await;
+                sleep(REDIAL_PAUSE).await;
+            }
+        }
+        lane.link.tell(Event::SnapshotSent { id: lane.link.id, delivered }).await;
     }
 }
 
@@ -109,31 +144,26 @@ enum Failure {
 impl Lane {
     async fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         while let Some(message) = queue.recv().await {
-            let is_snapshot = message.kind() == Some(MessageType::MsgSnap);
             let proposals = proposals_of(&message);
             match self.post(message).await {
                 Ok(bytes) => {
                     self.link.note_active(Channel::Post);
                     self.link.metrics.sent_bytes.add(bytes as u64);
-                    if is_snapshot {
-                        self.link.tell(Event::SnapshotSent { id: self.link.id, delivered: true }).await;
-                    }
                 }
                 Err(failure) => {
                     self.connection = None;
-                    self.lost(failure, proposals, is_snapshot).await;
+                    self.lost(failure, proposals).await;
                     sleep(REDIAL_PAUSE).await;
                     while let Ok(stale) = queue.try_recv() {
-                        let is_snapshot = stale.kind() == Some(MessageType::MsgSnap);
                         let failure = Failure::NotTaken("the peer is inactive".into());
-                        self.lost(failure, proposals_of(&stale), is_snapshot).await;
+                        self.lost(failure, proposals_of(&stale)).await;
                     }
                 }
             }
         }
     }
 
-    async fn lost(&mut self, failure: Failure, proposals: Vec<Entry>, is_snapshot: bool) {
+    async fn lost(&mut self, failure: Failure, proposals: Vec<Entry>) {
         let link = &self.link;
         link.metrics.sent_failures.add(1);
         match failure {
@@ -151,9 +181,6 @@ impl Lane {
         }
         // One lost message more or less makes no difference to Raft: this one need not wait for room.
         let _ = (link.sink)(Event::Unreachable { id: link.id });
-        if is_snapshot {
-            link.tell(Event::SnapshotSent { id: link.id, delivered: false }).await;
-        }
     }
 
     /// Posts one message and waits for the answer; returns its length in bytes.

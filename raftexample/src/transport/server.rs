@@ -4,6 +4,7 @@
 //! | path | method | answer |
 //! |---|---|---|
 //! | `/raft` | POST | one message; 204 once the raft thread's inbox has it |
+//! | `/raft/snapshot` | POST | a snapshot; 204 once the raft thread's inbox has it, checked and loaded |
 //! | `/raft/stream/<kind>/<id>` | GET | 200, and messages for node `id` for as long as both live |
 //! | `/raft/probing` | GET | 200, JSON with the time: this node is alive |
 //! | anything else | any | 404 |
@@ -20,6 +21,8 @@
 //! | snapshot can be restored | 400 | | | |
 //! | room in the inbox | 503 | | | |
 //!
+//! The checks of a snapshot stand in [`receive`](super::snapshot::receive).
+//!
 //! 403 and 410 get those only who ask for them: a process of the original ends over either. Two checks are ours. A
 //! message for another id would be taken for our own: a vote given in somebody else's name. And a snapshot that cannot be
 //! restored must be refused before the state that it was to replace is given up.
@@ -27,6 +30,7 @@
 //! What is left out: who may connect. Peers trust each other until there is TLS.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,21 +40,19 @@ use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderMap, HeaderValue, ALLOW, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
-use raft_core::pb::{Message, MessageType, Snapshot};
+use raft_core::pb::{Message, MessageType};
 
 pub use super::arriving::Arriving;
 use super::outgoing::Outgoing;
 use super::peer::{Link, Peers};
+use super::snapshot::receive::Receiving;
 use super::stream::Kind;
-use super::{headers, pipeline, probing, wire, Event, Removed, Sink};
+use super::{headers, pipeline, probing, snapshot, wire, Event, Removed, Sink};
 
 /// Where streams are; kind and id follow.
 const STREAMS: &str = "/raft/stream/";
 /// A body may not be longer. Memory is used as bytes arrive, not as a length announces them.
 pub const MESSAGE_MAX_BYTES: usize = 512 << 20;
-
-/// Says whether a snapshot could be restored, and if not, why.
-pub type SnapshotCheck = Arc<dyn Fn(&Snapshot) -> Result<(), String> + Send + Sync>;
 
 /// Everything that the receiving side needs to know.
 #[derive(Clone)]
@@ -63,8 +65,8 @@ pub struct PeerServer {
     pub sink: Sink,
     /// Who must be told that they were removed.
     pub removed: Removed,
-    /// Looked at before a snapshot is passed on.
-    pub check_snapshot: SnapshotCheck,
+    /// Where snapshots go first.
+    pub snapshots: Receiving,
     /// What bodies may still take.
     pub arriving: Arriving,
 }
@@ -86,6 +88,7 @@ impl PeerServer {
         }
         let answer = match path {
             pipeline::PATH => self.pipeline(request).await,
+            snapshot::PATH => self.snapshot(request).await,
             probing::PATH => probe_answer(),
             _ => text(StatusCode::NOT_FOUND, "404 page not found"),
         };
@@ -145,14 +148,33 @@ impl PeerServer {
     where
         B: Body<Data = Bytes>,
     {
+        self.posted(request, |body| async {
+            match self.arriving.read(body, MESSAGE_MAX_BYTES).await {
+                Ok(body) => self.deliver(body).await,
+                Err((status, reason)) => text(status, reason),
+            }
+        })
+        .await
+    }
+
+    async fn snapshot<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        self.posted(request, |body| self.snapshots.answer(body)).await
+    }
+
+    /// What both kinds of posts have in common, around what is done with the body.
+    async fn posted<B, F>(&self, request: Request<B>, take: impl FnOnce(B) -> F) -> Response<Full<Bytes>>
+    where
+        F: Future<Output = Response<Full<Bytes>>>,
+    {
         if request.method() != Method::POST {
             return method_not_allowed("POST");
         }
         let mut response = match self.admit(request.headers()) {
-            Ok(()) => match self.arriving.read(request.into_body(), MESSAGE_MAX_BYTES).await {
-                Ok(body) => self.deliver(body),
-                Err((status, reason)) => text(status, reason),
-            },
+            Ok(()) => take(request.into_body()).await,
             Err(refusal) => refusal,
         };
         response.headers_mut().insert(headers::CLUSTER_ID, HeaderValue::from_static(headers::CLUSTER_ID_VALUE));
@@ -169,7 +191,7 @@ impl PeerServer {
         }
     }
 
-    fn deliver(&self, body: Bytes) -> Response<Full<Bytes>> {
+    async fn deliver(&self, body: Bytes) -> Response<Full<Bytes>> {
         let bytes = body.len() as u64;
         let message = match wire::decode(body) {
             Ok(message) => message,
@@ -188,9 +210,8 @@ impl PeerServer {
         if let Some(link) = self.peers.get(message.from) {
             link.metrics.received_bytes.add(bytes);
         }
-        if let Some(Err(reason)) = message.snapshot.as_deref().map(|snapshot| (self.check_snapshot)(snapshot)) {
-            log::warn!("refused a snapshot from node {}: {reason}", message.from);
-            return text(StatusCode::BAD_REQUEST, "snapshot cannot be restored");
+        if message.kind() == Some(MessageType::MsgSnap) {
+            return self.snapshots.answer_message(message).await;
         }
         match (self.sink)(Event::Message(message)) {
             Ok(()) => empty(),
@@ -257,13 +278,13 @@ fn probe_answer() -> Response<Full<Bytes>> {
     response
 }
 
-fn empty() -> Response<Full<Bytes>> {
+pub(super) fn empty() -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response
 }
 
-fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
+pub(super) fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(format!("{line}\n"))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -279,7 +300,11 @@ fn method_not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{Codec, OwnCodec};
+    use crate::members::Members;
+    use crate::snapshots::testing;
     use crate::transport::peer::Link;
+    use crate::transport::snapshot::Transfers;
     use http_body_util::BodyExt;
     use parking_lot::Mutex;
     use prost::Message as _;
@@ -287,6 +312,7 @@ mod tests {
     struct Bench {
         server: PeerServer,
         taken: Arc<Mutex<Vec<Event>>>,
+        _dir: tempfile::TempDir,
     }
 
     fn bench() -> Bench {
@@ -300,15 +326,13 @@ mod tests {
             kept.lock().push(event);
             Ok(())
         });
-        let check_snapshot: SnapshotCheck =
-            Arc::new(|snapshot| if snapshot.data == "good" { Ok(()) } else { Err("bad".into()) });
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = Receiving::new(2, testing::files(dir.path()), Transfers::default(), Arc::clone(&sink));
         let removed: Removed = Arc::default();
         removed.write().insert(9, 1);
         peers.insert(Link::new(2, 1, "http://127.0.0.1:1".parse().unwrap(), Arc::clone(&sink), None));
-        Bench {
-            server: PeerServer { own_id: 2, peers, sink, removed, check_snapshot, arriving: Arriving::default() },
-            taken,
-        }
+        let server = PeerServer { own_id: 2, peers, sink, removed, snapshots, arriving: Arriving::default() };
+        Bench { server, taken, _dir: dir }
     }
 
     fn post(body: impl Into<Bytes>) -> Request<Full<Bytes>> {
@@ -387,17 +411,18 @@ mod tests {
     #[test]
     fn a_snapshot_that_cannot_be_restored_is_refused() {
         let bench = bench();
-        let snapshot = |data: &'static str| {
+        let snapshot = |data: Vec<u8>| {
             let mut message = Message::of(MessageType::MsgSnap);
             message.to = 2;
-            let mut snapshot = Box::<Snapshot>::default();
+            let snapshot = message.snapshot.insert(Box::default());
             snapshot.data = data.into();
-            snapshot.metadata.index = 7;
-            message.snapshot = Some(snapshot);
+            snapshot.metadata = testing::metadata(7);
             message.encode_to_vec()
         };
-        assert_eq!(answer(&bench, post(snapshot("evil"))).0, 400);
-        assert_eq!(answer(&bench, post(snapshot("good"))).0, 204);
+        let mut good = Vec::new();
+        OwnCodec.write_image(&Members::default(), &testing::store(2), &mut good).unwrap();
+        assert_eq!(answer(&bench, post(snapshot(b"evil".to_vec()))).0, 400);
+        assert_eq!(answer(&bench, post(snapshot(good))), (204, String::new()));
         assert_eq!(bench.taken.lock().len(), 1);
     }
 

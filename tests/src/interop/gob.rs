@@ -14,10 +14,11 @@
 //! What is left out: deleting a key. The original cannot.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kvstore::{Command, Store};
-use raft_core::pb::Snapshot;
+use raft_core::pb::SnapshotMetadata;
 use raftexample::address::PeerUrl;
 use raftexample::codec::{Codec, CodecError, RequestId};
 use raftexample::members::Members;
@@ -60,23 +61,29 @@ impl Codec for GobCodec {
         Ok((id, Command::Put { key, value }))
     }
 
-    fn encode_image(&self, _members: &Members, store: &Store) -> Bytes {
+    fn write_image(&self, _members: &Members, store: &Store, into: &mut dyn Write) -> io::Result<()> {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let map: BTreeMap<String, String> = store.iter().map(|(key, value)| (text(key), text(value))).collect();
-        // A map of strings always is JSON.
-        serde_json::to_vec(&map).unwrap_or_default().into()
+        serde_json::to_writer(into, &map).map_err(io::Error::from)
     }
 
-    fn decode_image(&self, snapshot: &Snapshot, cluster: &[PeerUrl]) -> Result<(Members, Store), CodecError> {
+    fn read_image(
+        &self,
+        metadata: &SnapshotMetadata,
+        from: &mut dyn Read,
+        cluster: &[PeerUrl],
+    ) -> Result<(Members, Store), CodecError> {
+        let mut data = Vec::new();
+        from.read_to_end(&mut data).map_err(CodecError::new)?;
         // Go writes `null` for a map that was never made.
-        let map: Option<BTreeMap<String, String>> = serde_json::from_slice(&snapshot.data).map_err(CodecError::new)?;
+        let map: Option<BTreeMap<String, String>> = serde_json::from_slice(&data).map_err(CodecError::new)?;
         let mut store = Store::new();
         for (index, (key, value)) in (1..).zip(map.unwrap_or_default()) {
             store.apply(index, Command::Put { key: key.into(), value: value.into() });
         }
-        store.skip(snapshot.metadata.index);
+        store.skip(metadata.index);
         let mut members = Members::default();
-        for &voter in &snapshot.metadata.conf_state.voters {
+        for &voter in &metadata.conf_state.voters {
             members.add_founder(voter, cluster);
         }
         Ok((members, store))
@@ -277,18 +284,17 @@ mod tests {
     fn a_snapshot_is_a_json_object() {
         let mut store = Store::new();
         store.apply(9, put(b"/k", b"v"));
-        let data = GobCodec.encode_image(&Members::default(), &store);
-        assert_eq!(data, "{\"/k\":\"v\"}");
-        let mut snapshot = Snapshot { data, ..Snapshot::default() };
-        snapshot.metadata.index = 9;
-        snapshot.metadata.conf_state.voters = vec![1];
+        let mut data = Vec::new();
+        GobCodec.write_image(&Members::default(), &store, &mut data).unwrap();
+        assert_eq!(data, b"{\"/k\":\"v\"}");
+        let mut metadata = SnapshotMetadata { index: 9, ..SnapshotMetadata::default() };
+        metadata.conf_state.voters = vec![1];
         let cluster = ["http://h:1".parse().unwrap()];
-        let (members, read) = GobCodec.decode_image(&snapshot, &cluster).unwrap();
-        assert_eq!(read, store);
+        let read = |mut data: &[u8]| GobCodec.read_image(&metadata, &mut data, &cluster);
+        let (members, restored) = read(&data).unwrap();
+        assert_eq!(restored, store);
         assert!(members.contains(1));
-        snapshot.data = "null".into();
-        assert!(GobCodec.decode_image(&snapshot, &cluster).unwrap().1.is_empty());
-        snapshot.data = "[]".into();
-        assert!(GobCodec.decode_image(&snapshot, &cluster).is_err());
+        assert!(read(b"null").unwrap().1.is_empty());
+        assert!(read(b"[]").is_err());
     }
 }

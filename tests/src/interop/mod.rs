@@ -11,6 +11,8 @@
 //! the original would not accept that leader's messages any more, since its own term is higher. It would be locked out for ever.
 //! So the dialect switches CheckQuorum off.
 //!
+//! **Snapshots** are part of their message here: the original has no channel for them.
+//!
 //! **What the original cannot stand**, and no test here does to it: entries that are not gob, a heartbeat with a commit
 //! index that it does not have (a wiped data folder), removal of a node that it does not know, status 403 or 410, and a
 //! restart after it has taken a snapshot (it then never serves clients again).

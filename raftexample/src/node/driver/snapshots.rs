@@ -4,100 +4,333 @@
 //! is cut, but not all of it: a member that is a little behind is caught up by entries, which cost less than a whole
 //! state. One that is further behind is sent the snapshot.
 //!
-//! Left out: taking one beside the loop. The raft thread stands still meanwhile.
+//! **Neither stops the thread.** To take one, it copies the store, which is a pointer, and a thread of its own writes the
+//! copy to a file ([`SnapshotFiles::write`](crate::snapshots::SnapshotFiles::write)); when that is complete, this thread
+//! gives it its name, records it in the log, and cuts. A leader's snapshot comes here when it is on disk, checked and
+//! loaded ([`Image`]): what is left to be done is to record it and to exchange the store. Raft's own storage holds the
+//! metadata only, so that no snapshot is in memory for being sent.
+//!
+//! **Who is being caught up is waited for.** While a snapshot travels the log grows behind it. A log cut in the usual
+//! measure could be gone when the snapshot has arrived, and the next one be sent in vain as well. So entries that an active
+//! member still lacks are kept as long as they are not more than [`HELD_BYTES`].
+//!
+//! Left out: snapshots that hold only what has changed.
 
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
-use raft_core::pb::Snapshot;
-use raft_core::{Error, Storage, NO_LIMIT};
+use bytes::Bytes;
+#[cfg(test)]
+use kvstore::Store;
+use raft_core::pb::{ConfState, Message, SnapshotMetadata};
+use raft_core::tracker::{Progress, ProgressState};
+use raft_core::{Error, StateType, Storage};
+use wal::snapshot::CompleteSnapshot;
+use wal::WalError;
 
 use super::{Driver, Fatal};
+#[cfg(test)]
+use crate::members::Members;
+use crate::snapshots::{Image, SnapshotFiles};
+use crate::transport::Received;
 
 /// Entries kept in the log behind a snapshot, so that a member that is a little behind needs none; fewer if snapshots
 /// are taken more often.
 const TAIL_ENTRIES: u64 = 10_000;
 /// Bytes of entries kept behind a snapshot, at most.
 const TAIL_BYTES: u64 = 32 << 20;
+/// Bytes of entries kept for active members that lack them, at most.
+const HELD_BYTES: u64 = 128 << 20;
 /// A snapshot is also taken when so many bytes have been applied since the last one: large values must not fill memory
 /// and disk before their number is reached. More if the last snapshot was larger, so that writing snapshots never costs
 /// more than writing the log.
 pub(super) const SNAPSHOT_BYTES: u64 = 128 << 20;
+/// Pause after a snapshot for which the disk had no room.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
+
+/// A snapshot that takes longer is followed by a rest, so that a large state that changes fast is not written over and
+/// over; the bytes of entries that are kept meanwhile have their own limit.
+const LONG: Duration = Duration::from_secs(1);
+/// The rest is so many times as long as the snapshot took.
+const REST_FACTOR: u32 = 4;
+
+/// What becomes of snapshots in the raft thread.
+pub(super) struct Snapshots {
+    files: SnapshotFiles,
+    /// The newest one's index; 0 if there is none.
+    pub(super) index: u64,
+    /// Bytes of entries applied since it was begun.
+    pub(super) applied_bytes: u64,
+    /// How many of them make a snapshot due.
+    pub(super) due_bytes: u64,
+    /// The one that is being written.
+    taking: Option<Taking>,
+    /// The one that came with the message that Raft is being given.
+    received: Option<Image>,
+    /// Whether Raft keeps account of who is active.
+    knows_active: bool,
+    /// None is begun before: the disk had no room.
+    not_before: Option<Instant>,
+    /// Before, entries are not counted: the last one took long.
+    rest_until: Option<Instant>,
+}
+
+impl Snapshots {
+    /// `index` is that of the snapshot that the node starts from. Without CheckQuorum nobody ever counts as inactive.
+    pub(super) fn new(files: SnapshotFiles, index: u64, check_quorum: bool) -> Snapshots {
+        Snapshots {
+            files,
+            index,
+            applied_bytes: 0,
+            due_bytes: SNAPSHOT_BYTES,
+            taking: None,
+            received: None,
+            knows_active: check_quorum,
+            not_before: None,
+            rest_until: None,
+        }
+    }
+
+    /// For tests: waits until the snapshot that is being taken is written; `false` if there is none.
+    #[cfg(test)]
+    pub(super) fn wait_for_taking(&self) -> bool {
+        while self.taking.as_ref().is_some_and(|taking| !taking.is_done()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.taking.is_some()
+    }
+
+    /// For tests: a snapshot as it comes from the transport.
+    #[cfg(test)]
+    pub(super) fn image(&self, metadata: &SnapshotMetadata, members: &Members, store: &Store) -> Image {
+        let file = self.files.write(metadata, (members, store), &AtomicBool::new(false)).unwrap();
+        Image { file, members: members.clone(), store: store.clone() }
+    }
+
+    fn note(&mut self, index: u64, data_bytes: u64) {
+        self.index = index;
+        self.due_bytes = SNAPSHOT_BYTES.max(data_bytes);
+    }
+}
+
+/// A snapshot that a thread is writing. Dropped, it is given up, and the thread has ended.
+struct Taking {
+    metadata: SnapshotMetadata,
+    began: Instant,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<CompleteSnapshot, WalError>>>,
+}
+
+impl Taking {
+    fn is_done(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn join(&mut self) -> Option<Result<CompleteSnapshot, WalError>> {
+        // A thread that panicked has written nothing that anybody relies on.
+        self.thread.take()?.join().ok()
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.join());
+    }
+}
 
 impl Driver {
-    /// Takes over a leader's snapshot in place of log and store.
-    pub(super) fn install(&mut self, snapshot: &Snapshot) -> Result<(), Fatal> {
-        let metadata = &snapshot.metadata;
-        // Before anything is given up for it.
-        let (members, store) = self
-            .codec
-            .decode_image(snapshot, &self.cluster)
-            .map_err(|error| Fatal(format!("the snapshot of index {} cannot be restored: {error}", metadata.index)))?;
-        self.disk.save_snapshot(snapshot)?;
+    /// Lets Raft take a snapshot that has arrived. If it does not want it, nothing is left of it.
+    pub(super) fn take_snapshot(&mut self, received: Received) -> Result<(), Fatal> {
+        let Received { message, image } = received;
+        self.snapshots.received = Some(image);
+        self.step(message)?;
+        self.turn()?;
+        if let Some(refused) = self.snapshots.received.take() {
+            log::info!("a snapshot of index {} came too late: thrown away", refused.file.metadata().index);
+            drop_elsewhere(refused);
+        }
+        Ok(())
+    }
+
+    /// Takes over the leader's snapshot in place of log and store.
+    pub(super) fn install(&mut self, metadata: &SnapshotMetadata) -> Result<(), Fatal> {
+        let received = self.snapshots.received.take().filter(|image| image.file.metadata() == metadata);
+        let Some(Image { file, members, store }) = received else {
+            return Err(Fatal(format!("the snapshot of index {} is to be installed without its data", metadata.index)));
+        };
+        let data_bytes = file.data_bytes();
+        self.disk.record_snapshot(file)?;
         self.disk.purge()?;
-        self.raw.storage_mut().apply_snapshot(snapshot.clone()).map_err(Error::Storage)?;
+        let snapshot = raft_core::pb::Snapshot { metadata: metadata.clone(), ..Default::default() };
+        self.raw.storage_mut().apply_snapshot(snapshot).map_err(Error::Storage)?;
         log::info!("took over a snapshot of index {} from the leader: {} keys", metadata.index, store.len());
-        *self.store.write() = store;
+        let old = std::mem::replace(&mut *self.store.write(), store);
+        drop_elsewhere(old);
         self.members = members;
         self.conf_state = metadata.conf_state.clone();
         self.applied = (metadata.index, metadata.term);
-        self.note_snapshot(snapshot);
+        self.snapshots.note(metadata.index, data_bytes);
+        self.snapshots.applied_bytes = 0;
         self.writes.lose_sight();
         self.changes.lose_sight();
         self.follow_members();
         Ok(())
     }
 
-    /// Takes a snapshot when enough has been applied since the last one; and after a change of the membership, once the
+    /// Begins a snapshot when enough has been applied since the last one; and after a change of the membership, once the
     /// log's beginning is gone: a newcomer must be sent a snapshot that knows of it.
     pub(super) fn snapshot_if_due(&mut self) -> Result<(), Fatal> {
+        if self.snapshots.taking.as_ref().is_some_and(|taking| !taking.is_done()) {
+            return Ok(());
+        }
+        if let Some(taking) = self.snapshots.taking.take() {
+            self.finish_snapshot(taking)?;
+        }
         let (index, _) = self.applied;
-        let due = index >= self.snapshot_index.saturating_add(self.snapshot_count)
-            || (index > self.snapshot_index && self.applied_bytes >= self.snapshot_bytes);
-        let outdated = self.snapshot_index > 0 && index > self.snapshot_index && {
+        let newest = self.snapshots.index;
+        let is_over = |until: Option<Instant>| until.is_none_or(|until| Instant::now() >= until);
+        let due = (index >= newest.saturating_add(self.snapshot_count) && is_over(self.snapshots.rest_until))
+            || (index > newest && self.snapshots.applied_bytes >= self.snapshots.due_bytes);
+        let outdated = newest > 0 && index > newest && {
             let storage = self.raw.storage();
             storage.first_index().is_ok_and(|first| first > 1)
                 && storage.initial_state().is_ok_and(|(_, conf_state)| conf_state != self.conf_state)
         };
-        if !due && !outdated {
+        if (due || outdated) && is_over(self.snapshots.not_before) {
+            self.begin_snapshot()?;
+        }
+        Ok(())
+    }
+
+    fn begin_snapshot(&mut self) -> Result<(), Fatal> {
+        let (index, term) = self.applied;
+        let metadata = SnapshotMetadata { conf_state: self.conf_state.clone(), index, term };
+        let (files, members, store) = (self.snapshots.files.clone(), self.members.clone(), self.store.read().clone());
+        let stop = Arc::new(AtomicBool::new(false));
+        let (told, written) = (Arc::clone(&stop), metadata.clone());
+        let thread = Builder::new()
+            .name("snapshot".into())
+            .spawn(move || files.write(&written, (&members, &store), &told))
+            .map_err(|error| Fatal(format!("cannot start a thread: {error}")))?;
+        self.snapshots.applied_bytes = 0;
+        self.snapshots.taking = Some(Taking { metadata, began: Instant::now(), stop, thread: Some(thread) });
+        Ok(())
+    }
+
+    /// Records a snapshot that is written, and cuts the log behind it.
+    fn finish_snapshot(&mut self, mut taking: Taking) -> Result<(), Fatal> {
+        let index = taking.metadata.index;
+        let file = match taking.join() {
+            Some(Ok(file)) => file,
+            Some(Err(error)) if is_out_of_space(&error) => {
+                log::error!(
+                    "no room for a snapshot: {error}; the log grows until there is some, and then the node stops: free \
+                     some space"
+                );
+                self.snapshots.not_before = Some(Instant::now() + NO_ROOM_PAUSE);
+                return Ok(());
+            }
+            Some(Err(error)) => return Err(Fatal(format!("the disk failed, so this node stops: {error}"))),
+            None => return Err(Fatal("the thread that writes snapshots panicked".into())),
+        };
+        if index <= self.snapshots.index {
+            log::info!("a snapshot of index {index} is not needed: a newer one came from the leader");
             return Ok(());
         }
-        let began = Instant::now();
-        let data = self.codec.encode_image(&self.members, &self.store.read());
+        let data_bytes = file.data_bytes();
+        self.disk.record_snapshot(file)?;
         let storage = self.raw.storage_mut();
-        let snapshot = storage.create_snapshot(index, Some(self.conf_state.clone()), data).map_err(Error::Storage)?;
-        self.disk.save_snapshot(&snapshot)?;
-        self.note_snapshot(&snapshot);
+        let conf_state = taking.metadata.conf_state.clone();
+        storage.create_snapshot(index, Some(conf_state), Bytes::new()).map_err(Error::Storage)?;
+        self.snapshots.note(index, data_bytes);
         let compact_to = self.tail_begins_after(index)?;
         let storage = self.raw.storage_mut();
         if storage.first_index().is_ok_and(|first| first <= compact_to) {
             storage.compact(compact_to).map_err(Error::Storage)?;
         }
         self.disk.purge()?;
-        self.metrics.disk.snapshot_save.observe(began.elapsed());
-        let (bytes, millis) = (snapshot.data.len(), began.elapsed().as_millis());
-        log::info!("took a snapshot of index {index}: {bytes} bytes in {millis} ms; the log begins after {compact_to}");
+        self.metrics.disk.snapshot_save.observe(taking.began.elapsed());
+        let took = taking.began.elapsed();
+        if took >= LONG {
+            self.snapshots.rest_until = Some(Instant::now() + REST_FACTOR * took);
+        }
+        let millis = took.as_millis();
+        log::info!(
+            "took a snapshot of index {index}: {data_bytes} bytes in {millis} ms; the log begins after {compact_to}"
+        );
         Ok(())
-    }
-
-    fn note_snapshot(&mut self, snapshot: &Snapshot) {
-        self.snapshot_index = snapshot.metadata.index;
-        self.applied_bytes = 0;
-        self.snapshot_bytes = SNAPSHOT_BYTES.max(snapshot.data.len() as u64);
     }
 
     /// The last entry that is not kept behind a snapshot of `index`.
     pub(super) fn tail_begins_after(&self, index: u64) -> Result<u64, Error> {
-        let storage = self.raw.storage();
-        let lowest = index.saturating_sub(self.snapshot_count.min(TAIL_ENTRIES)).max(storage.first_index()? - 1);
-        if lowest >= index {
-            return Ok(lowest);
+        let first = self.raw.storage().first_index()?;
+        let usual = index.saturating_sub(self.snapshot_count.min(TAIL_ENTRIES)).max(first - 1);
+        let usual = self.within(usual, index, TAIL_BYTES)?;
+        match self.lowest_needed() {
+            Some(needed) if needed.max(first - 1) < usual => self.within(needed.max(first - 1), index, HELD_BYTES),
+            _ => Ok(usual),
         }
-        let entries = storage.entries(lowest + 1, index + 1, NO_LIMIT)?;
-        let mut bytes = 0;
-        let surplus = entries.iter().rev().find(|entry| {
-            bytes += entry.data.len() as u64;
-            bytes > TAIL_BYTES
-        });
-        Ok(surplus.map_or(lowest, |entry| entry.index))
     }
+
+    /// `after`, or the entry behind which there are not more than so many bytes up to `index`.
+    fn within(&self, after: u64, index: u64, bytes: u64) -> Result<u64, Error> {
+        let mut left = bytes;
+        let mut end = index;
+        // From the end, in pieces that are not too large to be looked at one by one.
+        while end > after {
+            let begin = end.saturating_sub(PIECE_ENTRIES).max(after);
+            for entry in self.raw.storage().entries(begin + 1, end + 1, raft_core::NO_LIMIT)?.iter().rev() {
+                match left.checked_sub(entry.data.len() as u64) {
+                    Some(rest) => left = rest,
+                    None => return Ok(entry.index),
+                }
+            }
+            end = begin;
+        }
+        Ok(after)
+    }
+
+    /// On a leader: the last entry that each active member has, or will have when the snapshot arrives that it is sent.
+    fn lowest_needed(&self) -> Option<u64> {
+        let status = self.raw.status();
+        if status.basic.soft_state.state != StateType::Leader {
+            return None;
+        }
+        let is_caught_up = |progress: &Progress| match progress.state {
+            ProgressState::Snapshot => true,
+            _ => progress.recent_active && self.snapshots.knows_active,
+        };
+        let waited_for = status.progress.iter().filter(|(&id, progress)| id != self.id && is_caught_up(progress));
+        waited_for.map(|(_, progress)| progress.match_index.max(progress.pending_snapshot)).min()
+    }
+
+    /// Whether a snapshot would be of use to whom it is addressed: one that does not know its receiver is refused there.
+    pub(super) fn is_of_use(message: &Message) -> bool {
+        message.snapshot.as_ref().is_none_or(|snapshot| knows(&snapshot.metadata.conf_state, message.to))
+    }
+}
+
+/// Entries that are looked at in one piece.
+const PIECE_ENTRIES: u64 = 1024;
+
+fn knows(members: &ConfState, id: u64) -> bool {
+    [&members.voters, &members.learners, &members.voters_outgoing, &members.learners_next]
+        .iter()
+        .any(|ids| ids.contains(&id))
+}
+
+fn is_out_of_space(error: &WalError) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    source.is_some_and(|source| {
+        matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    })
+}
+
+/// Freeing a large store takes long.
+fn drop_elsewhere<T: Send + 'static>(value: T) {
+    // If there is no thread to be had, it is dropped here.
+    let _ = Builder::new().name("drop".into()).spawn(move || drop(value));
 }

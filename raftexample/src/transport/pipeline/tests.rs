@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::serve;
+use crate::snapshots::testing;
 use crate::transport::server::PeerServer;
+use crate::transport::snapshot::receive::Receiving;
+use crate::transport::snapshot::Transfers;
 use crate::transport::Sink;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -88,12 +91,14 @@ fn messages_arrive_in_order_at_a_node() {
     listener.set_nonblocking(true).unwrap();
     let bench = bench(port);
     let (sink, arrived) = sink();
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = Receiving::new(2, testing::files(dir.path()), Transfers::default(), Arc::clone(&sink));
     let server = Arc::new(PeerServer {
         own_id: 2,
         peers: Arc::default(),
         sink,
         removed: Arc::default(),
-        check_snapshot: Arc::new(|_| Ok(())),
+        snapshots,
         arriving: Default::default(),
     });
     let (_stop, stopped) = watch::channel(serve::Phase::Serving);
@@ -110,12 +115,44 @@ fn messages_arrive_in_order_at_a_node() {
 }
 
 #[test]
-fn a_snapshots_delivery_is_reported() {
+fn a_snapshot_is_posted_with_its_data_where_there_is_no_other_way() {
     let (listener, port) = listen();
-    serve_raw(listener, |_| Some(TAKEN));
-    let bench = bench(port);
-    bench.peer.queue(message(MessageType::MsgSnap, 1)).unwrap();
-    assert_eq!(bench.next(), Event::SnapshotSent { id: 2, delivered: true });
+    listener.set_nonblocking(true).unwrap();
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let files = testing::files(here.path());
+    testing::save(&files, &testing::metadata(7), &testing::store(3));
+    let (received, arrived) = sink();
+    let snapshots = Receiving::new(2, testing::files(there.path()), Transfers::default(), Arc::clone(&received));
+    let server = Arc::new(PeerServer {
+        own_id: 2,
+        peers: Arc::default(),
+        sink: received,
+        removed: Arc::default(),
+        snapshots,
+        arriving: Default::default(),
+    });
+    let runtime = runtime();
+    let (_stop, stopped) = watch::channel(serve::Phase::Serving);
+    let listening =
+        serve::Server { limits: serve::limits::Limits::peers(), metrics: Arc::default(), phase: stopped, tls: None };
+    runtime.spawn(listening.accept(listener, move |request| Arc::clone(&server).answer(request)));
+    let (sink, events) = sink();
+    let link = Link::new(1, 2, format!("http://127.0.0.1:{port}").parse().unwrap(), sink, None);
+    let (sender, queue) = mpsc::channel(2);
+    runtime.spawn(post_snapshots(link, files, queue));
+    let snapshot_message = |index| {
+        let mut announced = message(MessageType::MsgSnap, 0);
+        announced.snapshot.insert(Box::default()).metadata = testing::metadata(index);
+        announced
+    };
+    sender.try_send(snapshot_message(7)).unwrap();
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::SnapshotSent { id: 2, delivered: true }));
+    let Ok(Event::Snapshot(received)) = arrived.try_recv() else { panic!("no snapshot") };
+    assert_eq!(received.message, snapshot_message(7), "Raft sees no data");
+    assert_eq!(received.image.store, testing::store(3));
+    sender.try_send(snapshot_message(8)).unwrap();
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::Unreachable { id: 2 }), "there is no such file");
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::SnapshotSent { id: 2, delivered: false }));
 }
 
 #[test]
@@ -126,9 +163,6 @@ fn what_was_never_sent_is_known_not_to_be_taken() {
     bench.peer.queue(proposal()).unwrap();
     assert_eq!(bench.next(), Event::Undelivered { entries: vec![Entry::normal("wish")] });
     assert_eq!(bench.next(), Event::Unreachable { id: 2 });
-    bench.peer.queue(message(MessageType::MsgSnap, 1)).unwrap();
-    assert_eq!(bench.next(), Event::Unreachable { id: 2 });
-    assert_eq!(bench.next(), Event::SnapshotSent { id: 2, delivered: false });
 }
 
 #[test]
@@ -165,9 +199,9 @@ fn a_connection_that_the_peer_closed_meanwhile_is_replaced() {
     });
     let bench = bench(port);
     for index in 0..3 {
-        bench.peer.queue(message(MessageType::MsgSnap, index)).unwrap();
-        assert_eq!(bench.next(), Event::SnapshotSent { id: 2, delivered: true });
-        closed.recv_timeout(PATIENCE).unwrap();
+        bench.peer.queue(message(MessageType::MsgHeartbeat, index)).unwrap();
+        closed.recv_timeout(PATIENCE).expect("it arrives");
+        assert!(bench.events.try_recv().is_err(), "and nothing is lost");
         // The client's side of the connection notices on its own time; both ways must work.
     }
 }
@@ -188,7 +222,7 @@ fn a_full_queue_gives_the_message_back() {
     let (_listener, port) = listen();
     // Nobody accepts: the first post waits for an answer, the rest waits behind it.
     let bench = bench(port);
-    let refused = (0..10).find_map(|index| bench.peer.queue(message(MessageType::MsgSnap, index)).err());
+    let refused = (0..100).find_map(|index| bench.peer.queue(message(MessageType::MsgApp, index)).err());
     assert!(refused.is_some());
     assert!(bench.peer.queue(message(MessageType::MsgHeartbeat, 0)).is_ok(), "a lane of its own");
 }

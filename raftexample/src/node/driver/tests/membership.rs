@@ -107,7 +107,7 @@ fn a_snapshot_holds_a_joint_configuration_with_all_addresses() {
     ]);
     bench.append_well(3, vec![own_entry(4, change.unwrap())]);
     let (before, members) = (bench.roles(), bench.driver.members.clone());
-    assert_eq!(bench.driver.snapshot_index, 4);
+    assert_eq!(bench.driver.snapshots.index, 4);
     drop(bench);
     let mut bench = open(dir.path(), 3, |_| {});
     assert_eq!(bench.driver.raw.storage().first_index(), Ok(5), "it started from the snapshot");

@@ -1,0 +1,275 @@
+//! Sending a snapshot: one task for each peer, one transfer at a time, from the file.
+//!
+//! The file is opened before anything is dialled for it, and stays readable however many newer snapshots are taken
+//! meanwhile; a purge takes away its name only. It is read once to be checked, so that damage on this disk is noticed
+//! here, and once to be sent.
+//!
+//! **The peer may be slow, but not silent.** A transfer ends when nothing has moved for [`SILENCE_TIMEOUT`]. After the
+//! last byte the peer loads what it got, for which it is given time by the snapshot's size.
+//!
+//! **After a failure** the task pauses, longer each time, and only then tells Raft, which sends the then newest snapshot.
+//! The pause is therefore the pace of the attempts.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::CONTENT_TYPE;
+use hyper::{Method, StatusCode};
+use raft_core::pb::{Message, SnapshotMetadata};
+use tokio::sync::{mpsc, Semaphore};
+use tokio::time::{sleep, timeout, Instant};
+
+use super::super::peer::{Channel, Link};
+use super::super::{connection, headers, wire, Event};
+use super::{Direction, Transfer, TransferStatus, Transfers, LOOK_INTERVAL, PATH, SILENCE_TIMEOUT};
+use crate::snapshots::SnapshotFiles;
+
+/// Snapshots that may wait for one peer; Raft sends a peer one at a time.
+pub(in super::super) const QUEUED_SNAPSHOTS: usize = 2;
+/// Transfers that one node has under way at a time; others wait.
+const MAX_TRANSFERS: usize = 4;
+/// Bytes that are read and sent at a time.
+const PIECE_BYTES: usize = 128 << 10;
+/// Pieces that wait for the connection.
+const PIECES_AHEAD: usize = 4;
+/// Longest wait for the answer after the last byte, and a second more for each of these many bytes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+const SLOWEST_LOAD_BYTES_PER_SECOND: u64 = 4 << 20;
+/// Pause after the first failure; it doubles with each further one.
+const PAUSE: Duration = Duration::from_millis(100);
+/// It doubles this often at most, to 12.8 seconds.
+const LONGEST_PAUSE_DOUBLINGS: u32 = 7;
+/// More of an answer's body than this is not read.
+const ANSWER_MAX_BYTES: usize = 4 << 10;
+
+/// What all tasks of one node that send snapshots have in common.
+#[derive(Clone)]
+pub struct Sending {
+    /// Where the snapshots are.
+    pub files: SnapshotFiles,
+    /// Where transfers are listed.
+    pub transfers: Transfers,
+    /// Whether the peers have the channel. If not, a snapshot is part of its message.
+    pub channel: bool,
+    /// How many may go on.
+    permits: Arc<Semaphore>,
+}
+
+impl Sending {
+    /// Nothing is under way yet.
+    pub fn new(files: SnapshotFiles, transfers: Transfers, channel: bool) -> Sending {
+        Sending { files, transfers, channel, permits: Arc::new(Semaphore::new(MAX_TRANSFERS)) }
+    }
+}
+
+/// Why a transfer failed.
+#[derive(Debug)]
+enum Failure {
+    /// In words.
+    Because(String),
+    /// The peer says that this node is no member any more, since the entry at this index.
+    Removed { at: u64 },
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Failure {
+        Failure::Because(reason)
+    }
+}
+
+/// Sends what is queued, until the queue is closed.
+pub(in super::super) async fn run(link: Arc<Link>, sending: Sending, mut queue: mpsc::Receiver<Message>) {
+    let mut failures: u32 = 0;
+    while let Some(message) = queue.recv().await {
+        let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.metadata.index);
+        let attempt = failures.saturating_add(1);
+        let delivered = match send(&link, &sending, message, attempt, &queue).await {
+            Ok(()) => {
+                link.note_active(Channel::Post);
+                failures = 0;
+                true
+            }
+            Err(failure) => {
+                failures = attempt;
+                link.metrics.sent_failures.add(1);
+                let pause = PAUSE * 2_u32.pow((failures - 1).min(LONGEST_PAUSE_DOUBLINGS));
+                let reason = match failure {
+                    Failure::Because(reason) => reason,
+                    Failure::Removed { at } => {
+                        link.tell(Event::ToldRemoved { by: link.id, at }).await;
+                        "it says that this node was removed".into()
+                    }
+                };
+                log::warn!(
+                    "the snapshot of index {index} did not get to node {} (attempt {attempt}): {reason}; the newest one \
+                     is sent again in {pause:?}, if it is still needed",
+                    link.id
+                );
+                sleep(pause).await;
+                false
+            }
+        };
+        link.tell(Event::SnapshotSent { id: link.id, delivered }).await;
+    }
+}
+
+async fn send(
+    link: &Link,
+    sending: &Sending,
+    mut message: Message,
+    attempt: u32,
+    queue: &mpsc::Receiver<Message>,
+) -> Result<(), Failure> {
+    let Some(snapshot) = message.snapshot.as_mut() else { return Ok(()) };
+    snapshot.data = Bytes::new();
+    let metadata = snapshot.metadata.clone();
+    // An error means that nobody ever closes it.
+    let _permit = sending.permits.acquire().await;
+    let mut connection = connection::open::<FileBody>(link).await?;
+    let head = head(message);
+    let (files, asked) = (sending.files.clone(), metadata.clone());
+    let opened = tokio::task::spawn_blocking(move || files.open(&asked)).await;
+    let file = opened.map_err(|error| error.to_string())??;
+    let total = head.len() as u64 + file.len_bytes;
+    let mut transfer = sending.transfers.begin(status(link, &metadata, total, attempt));
+    log::info!("{transfer} begins");
+    let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
+    // It ends when the file does, or when nobody takes the pieces any more.
+    tokio::task::spawn_blocking(move || read_pieces(file.source, &sender));
+    let body = FileBody { head: Some(head), pieces, left: total, counter: Arc::clone(&transfer.counter) };
+    let mut request = headers::request(Method::POST, PATH, &link.url, link.own_id, body);
+    headers::set(request.headers_mut(), CONTENT_TYPE.as_str(), "application/octet-stream");
+    let exchange = connection.send_request(request);
+    tokio::pin!(exchange);
+    let answer_timeout = ANSWER_TIMEOUT + Duration::from_secs(total / SLOWEST_LOAD_BYTES_PER_SECOND);
+    let mut complete_since = None;
+    let response = loop {
+        match timeout(LOOK_INTERVAL, &mut exchange).await {
+            Ok(response) => break response.map_err(|error| with_cause(&error))?,
+            Err(_) => judge_silence(&mut transfer, &mut complete_since, answer_timeout)?,
+        }
+        if queue.is_closed() {
+            return Err(Failure::Because("it is no peer any more, or listens elsewhere".into()));
+        }
+    };
+    let status = response.status();
+    let removed_at = headers::removed_at(response.headers());
+    if status == StatusCode::NO_CONTENT {
+        link.metrics.sent_bytes.add(total);
+        log::info!("{transfer}, delivered");
+        return Ok(());
+    }
+    if let (StatusCode::FORBIDDEN, Some(at)) = (status, removed_at) {
+        return Err(Failure::Removed { at });
+    }
+    let text = timeout(SILENCE_TIMEOUT, Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect()).await;
+    let text = text.ok().and_then(Result::ok).map(|text| text.to_bytes()).unwrap_or_default();
+    Err(Failure::Because(format!("it answers {status}: {}", String::from_utf8_lossy(&text).trim().escape_debug())))
+}
+
+fn status(link: &Link, metadata: &SnapshotMetadata, total: u64, attempt: u32) -> TransferStatus {
+    TransferStatus { peer: link.id, direction: Direction::Out, index: metadata.index, bytes: 0, total, attempt }
+}
+
+/// What comes before the file.
+fn head(message: Message) -> Bytes {
+    let message = wire::encode(message);
+    let mut head = BytesMut::with_capacity(8 + message.len());
+    head.put_u64(message.len() as u64);
+    head.put_slice(&message);
+    head.freeze()
+}
+
+/// Whether the peer has been silent for too long; `complete_since` remembers when the last byte had gone.
+fn judge_silence(
+    transfer: &mut Transfer,
+    complete_since: &mut Option<Instant>,
+    answer_timeout: Duration,
+) -> Result<(), Failure> {
+    let silence = transfer.look();
+    if transfer.is_complete() {
+        if complete_since.get_or_insert_with(Instant::now).elapsed() >= answer_timeout {
+            return Err(Failure::Because("it has everything, but does not answer".into()));
+        }
+    } else if silence >= SILENCE_TIMEOUT {
+        return Err(Failure::Because(format!("nothing moved for {SILENCE_TIMEOUT:?}")));
+    }
+    Ok(())
+}
+
+/// With what lies behind it: hyper's own text says little.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+fn read_pieces(mut source: Box<dyn io::Read + Send>, sender: &mpsc::Sender<io::Result<Bytes>>) {
+    loop {
+        let mut piece = vec![0; PIECE_BYTES];
+        let read = match source.read(&mut piece) {
+            Ok(0) => return,
+            Ok(read) => {
+                piece.truncate(read);
+                Ok(Bytes::from(piece))
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => Err(error),
+        };
+        let failed = read.is_err();
+        if sender.blocking_send(read).is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// The request's body: what comes before the file, and the file.
+struct FileBody {
+    head: Option<Bytes>,
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    /// Bytes that are still to come.
+    left: u64,
+    counter: Arc<super::Counter>,
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let body = self.get_mut();
+        let next = match body.head.take() {
+            Some(head) => Some(Ok(head)),
+            None => match body.pieces.poll_recv(context) {
+                Poll::Ready(next) => next,
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        let piece = match next {
+            None if body.left == 0 => return Poll::Ready(None),
+            None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the snapshot's file is shorter than it was")),
+            Some(piece) => piece,
+        };
+        Poll::Ready(Some(piece.map(|piece| {
+            let bytes = piece.len() as u64;
+            body.left = body.left.saturating_sub(bytes);
+            body.counter.bytes.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed);
+            Frame::data(piece)
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
