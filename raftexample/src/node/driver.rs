@@ -67,6 +67,12 @@ const INPUTS_PER_TURN: usize = 4096;
 const BYTES_PER_TURN: usize = 8 << 20;
 /// Bytes of clients' requests to propose before the next Ready.
 const PROPOSAL_BYTES: usize = 1 << 20;
+/// Entries that go out in one message; one entry always may.
+const MESSAGE_BYTES: u64 = 128 << 10;
+/// What one follower may be sent ahead of its answers. A follower that comes back after a long time is sent this much in
+/// one turn, and clients wait for the end of the turn (the benchmark `catch_up` measures how long); over a slow line it
+/// limits what a follower gets to this much in each round trip.
+const INFLIGHT_BYTES: u64 = 1 << 20;
 /// Election timeouts without a leader after which clients are told at once instead of after their timeout.
 const HOPELESS_ELECTIONS: usize = 3;
 
@@ -166,6 +172,8 @@ impl Driver {
             heartbeat_tick: usize::from(options.timing.heartbeat_ticks),
             applied: applied.0,
             check_quorum: dialect.check_quorum,
+            max_size_per_msg: MESSAGE_BYTES,
+            max_inflight_bytes: INFLIGHT_BYTES,
             seed: boot,
             ..Config::new(options.id)
         };

@@ -1,0 +1,153 @@
+//! What the others notice of a follower that was down for long and comes back.
+//!
+//! ```text
+//! cargo bench -p tests --bench catch_up [-- CASE]
+//! ```
+//!
+//! Three nodes; one dies, [`WRITES`] writes go on without it, and it comes back. Before, while it is down, while it catches
+//! up and afterwards, clients at the other two write at a pace that does not fill the machine, and each write's time counts
+//! from the moment when it was due, not from when a client got round to it. One line a case:
+//! `catch-up <case> before=… down=… during=… after=… ratio=…`, all of them the slowest write but one in a hundred; `ratio` is
+//! `during` by `before`, the aim is ≤ 2. `during` lasts until the follower has everything that was committed when it was
+//! started, which is less than a second, and nothing else counts.
+//!
+//! All three nodes and the clients share this machine. In production the one that catches up would have a processor and a
+//! disk of its own; so it runs with the lowest priority here, and `TMPDIR=/dev/shm` takes the disk out of the picture.
+//!
+//! | case | it catches up |
+//! |---|---|
+//! | `restart` | at once: it has missed next to nothing, so this is what a start alone costs |
+//! | `log` | by the leader's log: nobody has taken a snapshot since |
+//! | `snapshot` | by a snapshot, with the default settings |
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rustix::process::setpriority_process;
+use tests::cluster::load::put_all;
+use tests::cluster::{Cluster, Http};
+
+/// Writes that the follower misses, unless it misses none.
+const WRITES: u64 = 100_000;
+/// Each case is gone through so often, with one cluster.
+const ROUNDS: usize = 3;
+const CLIENTS: u32 = 16;
+/// Between two writes of one client.
+const INTERVAL: Duration = Duration::from_millis(10);
+const VALUE_BYTES: usize = 100;
+const LOWEST_PRIORITY: i32 = 19;
+
+const PHASES: [&str; 4] = ["before", "down", "during", "after"];
+
+/// The time of each write, by phase. A phase number beyond the last means that the writes are not counted.
+struct Times {
+    phase: AtomicUsize,
+    by_phase: Mutex<[Vec<Duration>; PHASES.len()]>,
+}
+
+impl Times {
+    fn count(&self, phase: usize, lasting: Duration) {
+        self.phase.store(phase, Ordering::SeqCst);
+        std::thread::sleep(lasting);
+        self.phase.store(usize::MAX, Ordering::SeqCst);
+    }
+}
+
+/// Writes at a pace until told to stop.
+fn write_at_pace(http: &Http, client: u32, stop: &AtomicBool, times: &Times) {
+    let mut connection = http.connect().expect("a healthy node accepts connections");
+    let begin = Instant::now() + INTERVAL * client / CLIENTS;
+    for number in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            return;
+        }
+        let due = begin + INTERVAL * number;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let phase = times.phase.load(Ordering::SeqCst);
+        let path = format!("/paced-{client}-{}", number % 1000);
+        let answer = connection.request("PUT", path.as_bytes(), &[], &[b'p'; VALUE_BYTES]).expect("an answer");
+        assert_eq!(answer.status, 204, "{}", answer.text());
+        let took = due.elapsed();
+        let mut by_phase = times.by_phase.lock().expect("nobody has panicked");
+        if let Some(phase) = by_phase.get_mut(phase) {
+            phase.push(took);
+        }
+    }
+}
+
+/// Starts a node with the lowest priority, which a process has from the thread that starts it.
+fn start_behind_all_others(cluster: &Cluster, id: u64) {
+    let starting = || {
+        if let Err(error) = setpriority_process(None, LOWEST_PRIORITY) {
+            eprintln!("the follower has the same priority as the others: {error}");
+        }
+        cluster.node(id).start();
+    };
+    std::thread::scope(|scope| scope.spawn(starting).join().expect("the node can be started"));
+}
+
+fn go_through(case: &str, arguments: &[&str], writes: u64) {
+    let cluster = Cluster::start_with(3, arguments);
+    let times = Times { phase: AtomicUsize::new(usize::MAX), by_phase: Mutex::default() };
+    let mut catching_up = Vec::new();
+    for round in 0..ROUNDS {
+        let leader = cluster.wait_for_leader();
+        let absent = cluster.followers_of(leader)[0];
+        let others: Vec<Http> = (1..=3).filter(|&id| id != absent).map(|id| cluster.http(id)).collect();
+        let paced = |work: &dyn Fn()| {
+            let stop = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                for client in 0..CLIENTS {
+                    let (http, stop, times) = (&others[client as usize % others.len()], &stop, &times);
+                    scope.spawn(move || write_at_pace(http, client, stop, times));
+                }
+                std::thread::sleep(Duration::from_millis(500));
+                work();
+                stop.store(true, Ordering::SeqCst);
+            });
+        };
+        paced(&|| times.count(0, Duration::from_secs(3)));
+        cluster.node(absent).kill();
+        paced(&|| times.count(1, Duration::from_secs(3)));
+        put_all(&others, 64, &format!("round-{round}-"), writes, |_| vec![b'v'; VALUE_BYTES]);
+        let took = Mutex::new(Duration::ZERO);
+        paced(&|| {
+            let began = Instant::now();
+            times.phase.store(2, Ordering::SeqCst);
+            start_behind_all_others(&cluster, absent);
+            let goal = cluster.node(leader).status().expect("a status").commit;
+            cluster.node(absent).wait_until_applied(goal);
+            *took.lock().expect("nobody has panicked") = began.elapsed();
+            times.count(3, Duration::from_secs(2));
+        });
+        catching_up.push(took.into_inner().expect("nobody has panicked").as_secs_f64());
+    }
+    let mut by_phase = times.by_phase.into_inner().expect("nobody has panicked");
+    let p99 = by_phase.each_mut().map(|times| {
+        times.sort_unstable();
+        times[times.len() * 99 / 100].as_secs_f64() * 1e3
+    });
+    let counts = by_phase.each_ref().map(Vec::len);
+    println!(
+        "catch-up {case} before={:.2}ms down={:.2}ms during={:.2}ms after={:.2}ms ratio={:.2} caught_up_in={catching_up:.2?}s \
+         writes={counts:?}",
+        p99[0],
+        p99[1],
+        p99[2],
+        p99[3],
+        p99[2] / p99[0]
+    );
+}
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    let no_snapshots = &["--snapshot-count", "100000000"][..];
+    for (case, arguments, writes) in
+        [("restart", no_snapshots, 0), ("log", no_snapshots, WRITES), ("snapshot", &[], WRITES)]
+    {
+        if case.starts_with(&wanted) {
+            go_through(case, arguments, writes);
+        }
+    }
+}
