@@ -25,20 +25,21 @@ pub(super) fn check(
     let id = after.raw.basic_status().id;
     monotonic(before, after, restarted)?;
     log_matching(state, after)?;
-    let mut in_force = vec![before.raw.status().config.conf_state()];
-    in_force.extend(effects.configured.iter().map(|(_, configuration)| configuration.clone()));
+    let mut in_force = vec![(0, before.raw.status().config.conf_state())];
+    in_force.extend(effects.configured.iter().cloned());
     committed_is_agreed_and_durable(state, history, after, &in_force)?;
     applied_is_agreed(history, after)?;
+    one_vote_a_term(history, id, after)?;
     election_safety(history, id, after)?;
     if after.role() == StateType::Leader {
         if before.role() != StateType::Leader || before.term() != after.term() {
             leader_completeness(history, after)?;
+            elected_by_a_quorum(history, id, before, after)?;
         } else {
             leader_append_only(before, after)?;
         }
         progress_is_true(state, after)?;
     }
-    one_vote_a_term(history, id, after)?;
     for message in &effects.sent {
         promises_are_durable(history, id, after, message)?;
     }
@@ -106,7 +107,7 @@ fn committed_is_agreed_and_durable(
     state: &State,
     history: &mut Arc<History>,
     after: &Member,
-    in_force: &[ConfState],
+    in_force: &[(u64, ConfState)],
 ) -> Verdict {
     let hard_state = after.raw.basic_status().hard_state;
     for index in after.log.base.0 + 1..=hard_state.commit {
@@ -136,15 +137,16 @@ fn committed_is_agreed_and_durable(
 }
 
 /// The node may have gone through several configurations in the step that committed the entry; one of them must have
-/// allowed it.
-fn durable_on_a_quorum(state: &State, after: &Member, index: u64, in_force: &[ConfState]) -> Verdict {
+/// allowed it, and none that came of this entry or a later one can have.
+fn durable_on_a_quorum(state: &State, after: &Member, index: u64, in_force: &[(u64, ConfState)]) -> Verdict {
     let term = after.log.term(index);
     let holds = |id: &&u64| {
         let holder = state.members.get(**id as usize - 1);
         holder.is_some_and(|holder| holder.durable.term(index) == term || holder.durable.base.0 >= index)
     };
     let agrees = |voters: &[u64]| voters.is_empty() || voters.iter().filter(holds).count() > voters.len() / 2;
-    if in_force.iter().any(|config| agrees(&config.voters) && agrees(&config.voters_outgoing)) {
+    let mut earlier = in_force.iter().filter(|(since, _)| *since < index).map(|(_, config)| config);
+    if earlier.any(|config| agrees(&config.voters) && agrees(&config.voters_outgoing)) {
         return Ok(());
     }
     let id = after.raw.basic_status().id;
@@ -187,6 +189,18 @@ fn leader_completeness(history: &History, after: &Member) -> Verdict {
                 after.term(),
                 committed.known_in
             ));
+        }
+    }
+    Ok(())
+}
+
+/// Raft paper §5.2: who leads has the votes of a majority of each half, and they are durable.
+fn elected_by_a_quorum(history: &History, id: u64, before: &Member, after: &Member) -> Verdict {
+    let config = before.raw.status().config;
+    for half in [&config.voters.incoming, &config.voters.outgoing] {
+        let votes = half.iter().filter(|voter| history.votes.get(&(*voter, after.term())) == Some(&id)).count();
+        if !half.is_empty() && votes <= half.len() / 2 {
+            return Err(format!("node {id} leads in term {} without a majority's durable votes", after.term()));
         }
     }
     Ok(())

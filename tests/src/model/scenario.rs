@@ -115,6 +115,14 @@ const BEHIND: &[Move] = &[with(What::Lead, 1, &[]), with(What::Propose, 1, &[3])
 /// Raft paper, figure 8, (b): nodes 1 and 3 each hold an entry of their own leadership at index 2, node 2 none.
 const FIGURE_8: &[Move] = &[with(What::Lead, 1, &[]), with(What::Propose, 1, &[2, 3]), with(What::Elect, 3, &[1])];
 
+/// Node 1 holds two entries that nobody else has; nodes 2 and 3 have committed one of a later term.
+const LONGER_AND_OLDER: &[Move] = &[
+    with(What::Lead, 1, &[]),
+    with(What::Propose, 1, &[2, 3]),
+    with(What::Propose, 1, &[2, 3]),
+    with(What::Lead, 3, &[1]),
+];
+
 const BASE: Scenario = Scenario {
     name: "",
     about: "",
@@ -158,6 +166,14 @@ pub fn scenarios() -> Vec<Scenario> {
             one_entry_a_message: true,
             max_term: 5,
             budget: Budget { campaigns: 3, ..NOTHING },
+            ..BASE
+        },
+        Scenario {
+            name: "longer-and-older",
+            about: "a longer log of an earlier term against a shorter one that is committed",
+            start: LONGER_AND_OLDER,
+            max_term: 4,
+            budget: Budget { campaigns: 2, crashes: 1, beats: 1, proposals: 1, ..NOTHING },
             ..BASE
         },
         Scenario {
