@@ -8,6 +8,7 @@
 //!   [`confchange_traces`] do the same for the arithmetic below it.
 //! - [`fault_disk`]: a disk that knows live from durable, loses what was not synced, and fails when told to.
 //! - [`model`]: every state that small clusters can reach, searched breadth-first.
+//! - [`tla_trace`]: runs in the trace format of etcd's TLA+ specification.
 //! - [`wal_workload`]: work for the log, and what it must hold after each step.
 //! - [`linearizability`]: whether what clients saw is possible on one machine that does one thing at a time.
 //! - [`random`]: numbers that look random and are the same in every run.
@@ -24,4 +25,5 @@ pub mod linearizability;
 pub mod model;
 pub mod quorum_traces;
 pub mod random;
+pub mod tla_trace;
 pub mod wal_workload;
