@@ -85,6 +85,9 @@
 
 #[macro_use]
 mod logging;
+#[macro_use]
+#[cfg_attr(raft_bug_zoo, doc(hidden))]
+pub mod zoo;
 
 pub mod confchange;
 mod config;

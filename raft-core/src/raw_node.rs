@@ -410,11 +410,12 @@ impl<S: Storage> RawNode<S> {
         let mut ready = Ready {
             number: self.ready_count,
             soft_state: (soft_state != self.last_soft_state).then_some(soft_state),
-            hard_state: (hard_state != self.last_hard_state && !hard_state.is_empty()).then_some(hard_state),
+            hard_state: (hard_state != self.last_hard_state && !hard_state.is_empty())
+                .then_some(HardState { vote: if bug!(VoteNotWritten) { NONE } else { hard_state.vote }, ..hard_state }),
             must_sync: !entries.is_empty()
                 || hard_state.vote != self.last_hard_state.vote
                 || hard_state.term != self.last_hard_state.term,
-            snapshot: self.raft.log.unstable.next_snapshot().cloned(),
+            snapshot: self.raft.log.unstable.next_snapshot().filter(|_| !bug!(SnapshotNotWritten)).cloned(),
             entries,
             committed_entries,
             messages: std::mem::take(&mut self.raft.messages),

@@ -122,6 +122,9 @@ impl<S: Storage> RaftLog<S> {
     /// Whether a log that ends in `last` is at least as good as this one: what decides a vote (Raft paper §5.4.1).
     pub(crate) fn is_up_to_date(&self, last: EntryId) -> Result<bool, Error> {
         let own = self.last_id()?;
+        if bug!(VoteForLength) {
+            return Ok(last.index >= own.index);
+        }
         Ok(last.term > own.term || last.term == own.term && last.index >= own.index)
     }
 
@@ -134,7 +137,7 @@ impl<S: Storage> RaftLog<S> {
         mut entries: Vec<Entry>,
         leader_commit: u64,
     ) -> Result<Option<u64>, Error> {
-        if !self.matches(previous)? {
+        if !self.matches(previous)? && !(bug!(SkipLogMatching) && previous.index <= self.last_index()?) {
             return Ok(None);
         }
         let last_new = previous.index + entries.len() as u64;
@@ -145,7 +148,7 @@ impl<S: Storage> RaftLog<S> {
             entries.drain(..(conflict - previous.index - 1) as usize);
             self.append(entries)?;
         }
-        self.commit_to(leader_commit.min(last_new))?;
+        self.commit_to(leader_commit.min(if bug!(CommitBeyondAppend) { self.last_index()? } else { last_new }))?;
         Ok(Some(last_new))
     }
 
@@ -161,7 +164,8 @@ impl<S: Storage> RaftLog<S> {
     fn find_conflict(&self, entries: &[Entry]) -> Result<Option<u64>, Error> {
         for entry in entries {
             let existing = self.term(entry.index)?;
-            if existing != Some(entry.term) {
+            let is_new = entry.index > self.committed;
+            if existing != Some(entry.term) || (bug!(TruncateOnOldAppend) && is_new) {
                 if entry.index <= self.last_index()? {
                     info!(
                         "found conflict at index {} [existing term: {}, conflicting term: {}]",
@@ -283,7 +287,9 @@ impl<S: Storage> RaftLog<S> {
 
     /// The highest index that may be handed out for applying. Without `allow_unstable`, only durable entries.
     fn max_appliable(&self, allow_unstable: bool) -> u64 {
-        if allow_unstable {
+        if bug!(ApplyUncommitted) {
+            self.unstable.offset - 1
+        } else if allow_unstable {
             self.committed
         } else {
             self.committed.min(self.unstable.offset - 1)
@@ -312,7 +318,7 @@ impl<S: Storage> RaftLog<S> {
 
     /// Committed entries up to `index`, of `bytes` encoded, were handed out.
     pub(crate) fn accept_applying(&mut self, index: u64, bytes: u64, allow_unstable: bool) {
-        self.applying = index;
+        self.applying = if bug!(ApplyTwice) { self.applying.min(index) } else { index };
         self.applying_bytes = self.applying_bytes.saturating_add(bytes);
         // A page that does not reach the end was cut by the limit; the next one would be cut to nothing but its
         // mandatory first entry, again and again.

@@ -134,6 +134,7 @@ impl Unstable {
                 info!("truncate the unstable entries before index {first}");
                 self.entries.truncate((first - self.offset) as usize);
             }
+            let first = if bug!(ReplacedEntriesNotWritten) { self.offset_in_progress } else { first };
             self.offset_in_progress = self.offset_in_progress.min(first).max(self.offset);
         }
         self.entries.extend(entries);

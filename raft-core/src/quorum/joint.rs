@@ -36,12 +36,16 @@ impl JointConfig {
 
     /// The highest index that a majority of each half has acknowledged.
     pub fn committed_index(&self, acked: &impl AckedIndexer) -> u64 {
+        if bug!(JointCommitsOneHalf) {
+            return self.incoming.committed_index(acked);
+        }
         self.incoming.committed_index(acked).min(self.outgoing.committed_index(acked))
     }
 
     /// How an election stands: it takes both halves to win, one to lose.
     pub fn vote_result(&self, vote: impl Fn(u64) -> Option<bool>) -> VoteResult {
         match (self.incoming.vote_result(&vote), self.outgoing.vote_result(&vote)) {
+            (incoming, _) if bug!(JointElectsOneHalf) => incoming,
             (VoteResult::Won, VoteResult::Won) => VoteResult::Won,
             (VoteResult::Lost, _) | (_, VoteResult::Lost) => VoteResult::Lost,
             _ => VoteResult::Pending,

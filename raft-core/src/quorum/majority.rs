@@ -76,7 +76,7 @@ impl MajorityConfig {
             *slot = acked.acked_index(id).unwrap_or(0);
         }
         indexes.sort_unstable();
-        indexes.get(count - (count / 2 + 1)).copied().unwrap_or(0)
+        indexes.get(count - (count / 2 + usize::from(!bug!(HalfCommits)))).copied().unwrap_or(0)
     }
 
     /// How an election among these voters stands; `vote` says what a voter answered, if it did. Won without voters.
@@ -93,7 +93,7 @@ impl MajorityConfig {
                 None => open += 1,
             }
         }
-        let quorum = self.voters.len() / 2 + 1;
+        let quorum = self.voters.len() / 2 + usize::from(!bug!(HalfElects));
         if granted >= quorum {
             VoteResult::Won
         } else if granted + open >= quorum {

@@ -94,6 +94,9 @@ impl<S: Storage> Raft<S> {
         };
         let last = self.log.last_id()?;
         for to in self.tracker.voter_ids().iter() {
+            if to == self.id && bug!(OwnVoteBeforeSync) {
+                self.poll(to, response, true);
+            }
             if to == self.id {
                 self.send(Message { to, term, ..Message::of(response) });
                 continue;
@@ -118,11 +121,12 @@ impl<S: Storage> Raft<S> {
             _ => MessageType::MsgPreVoteResp,
         };
         let can_vote = self.vote == message.from
+            || bug!(VoteTwice)
             || (self.vote == NONE && self.lead == NONE)
             || (kind == MessageType::MsgPreVote && message.term > self.term);
         let last = EntryId { term: message.log_term, index: message.index };
         // A learner votes too: it may have been promoted without knowing it yet (etcd `raft.go`, etcd PR 10998).
-        if can_vote && self.lost_up_to == 0 && self.log.is_up_to_date(last)? {
+        if can_vote && self.lost_up_to == 0 && (self.log.is_up_to_date(last)? || bug!(VoteWithoutLogCheck)) {
             self.log_vote("cast", kind, message, "")?;
             // The answer carries the request's term: a pre-candidate is not there yet, and would drop one of ours.
             self.send(Message { to: message.from, term: message.term, ..Message::of(response) });
@@ -233,7 +237,7 @@ impl<S: Storage> Raft<S> {
         }
         // Whether the log's tail holds a configuration change is not looked up; assuming it is safe, and costs at
         // most a delay until the tail is applied.
-        self.pending_conf_index = self.log.last_index()?;
+        self.pending_conf_index = if bug!(ForgetPendingChange) { 0 } else { self.log.last_index()? };
         self.append_entries(vec![Default::default()])?;
         info!("{:x} became leader at term {}", self.id, self.term);
         Ok(())

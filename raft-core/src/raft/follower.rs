@@ -120,7 +120,7 @@ impl<S: Storage> Raft<S> {
         self.check_foreign(probed)?;
         if probed.index < self.log.committed {
             // Late or repeated: what is committed is the leader's already.
-            answer.index = self.log.committed;
+            answer.index = if bug!(AckWholeLog) { self.log.last_index()? } else { self.log.committed };
             self.send(answer);
             return Ok(());
         }
@@ -189,7 +189,8 @@ impl<S: Storage> Raft<S> {
         let restored = self.restore(*snapshot)?;
         let what = if restored { "restored" } else { "ignored" };
         info!("{:x} [commit: {}] {what} snapshot [index: {index}, term: {term}]", self.id, self.log.committed);
-        let matched = if restored { self.log.last_index()? } else { self.log.committed };
+        let matched =
+            if restored || bug!(AckWholeLogForSnapshot) { self.log.last_index()? } else { self.log.committed };
         self.check_lost()?;
         self.send(Message { to: message.from, index: matched, ..Message::of(MessageType::MsgAppResp) });
         Ok(())

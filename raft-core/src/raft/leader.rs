@@ -54,7 +54,9 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         match kind {
-            MessageType::MsgAppResp if message.reject => self.handle_append_rejection(&message),
+            MessageType::MsgAppResp if message.reject && !bug!(RejectionAcknowledges) => {
+                self.handle_append_rejection(&message)
+            }
             MessageType::MsgAppResp => self.handle_append_response(&message),
             MessageType::MsgHeartbeatResp => self.handle_heartbeat_response(&message),
             MessageType::MsgSnapStatus => {
@@ -136,7 +138,7 @@ impl<S: Storage> Raft<S> {
     fn check_conf_change(&self, change: &ConfChangeV2) -> Option<ConfChangeRefusal> {
         let joint = self.tracker.config.is_joint();
         let wants_to_leave = change.changes.is_empty();
-        if self.pending_conf_index > self.log.applied {
+        if self.pending_conf_index > self.log.applied && !bug!(TwoChangesAtOnce) {
             Some(ConfChangeRefusal::Pending { index: self.pending_conf_index, applied: self.log.applied })
         } else if joint && !wants_to_leave {
             Some(ConfChangeRefusal::MustLeaveJoint)
@@ -167,6 +169,9 @@ impl<S: Storage> Raft<S> {
             entry.index = index;
         }
         let index = self.log.append(entries)?;
+        if let Some(own) = self.tracker.progress.get_mut(&self.id).filter(|_| bug!(OwnAckBeforeSync)) {
+            own.maybe_update(index);
+        }
         self.send(Message { to: self.id, index, ..Message::of(MessageType::MsgAppResp) });
         Ok(())
     }
@@ -247,7 +252,8 @@ impl<S: Storage> Raft<S> {
         for to in self.peers() {
             let Some(progress) = self.tracker.progress.get_mut(&to) else { continue };
             // Never beyond what the peer is known to have: it takes the commit index without a log check.
-            let commit = progress.match_index.min(self.log.committed);
+            let known = if bug!(CommitBeyondMatch) { self.log.committed } else { progress.match_index };
+            let commit = known.min(self.log.committed);
             progress.sent_commit(commit);
             self.send(Message { to, commit, context: context.clone(), ..Message::of(MessageType::MsgHeartbeat) });
         }
@@ -333,7 +339,8 @@ impl<S: Storage> Raft<S> {
     /// Commits what a quorum has, if its last entry is of this term.
     pub(super) fn maybe_commit(&mut self) -> Result<bool, Error> {
         let index = self.tracker.committed();
-        self.log.maybe_commit(EntryId { term: self.term, index })
+        let term = if bug!(CommitOldTerm) { self.log.term(index)?.unwrap_or(0) } else { self.term };
+        self.log.maybe_commit(EntryId { term, index })
     }
 
     fn handle_heartbeat_response(&mut self, message: &Message) -> Result<(), Error> {

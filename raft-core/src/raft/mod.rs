@@ -184,8 +184,8 @@ impl<S: Storage> Raft<S> {
         // Below the snapshot it is merely behind: a snapshot holds nothing that is not committed, and it may have
         // become durable first.
         self.log.committed = self.log.committed.max(hard_state.commit);
-        self.term = hard_state.term;
-        self.vote = hard_state.vote;
+        self.term = if bug!(ForgetTerm) { 0 } else { hard_state.term };
+        self.vote = if bug!(ForgetVote) { NONE } else { hard_state.vote };
         Ok(())
     }
 
@@ -223,10 +223,17 @@ impl<S: Storage> Raft<S> {
         }
         match message.kind() {
             Some(MessageType::MsgVote | MessageType::MsgPreVote) => self.messages.push(message),
+            Some(MessageType::MsgVoteResp) if bug!(VoteBeforeSync) && message.to != self.id => {
+                self.messages.push(message)
+            }
             Some(MessageType::MsgVoteResp | MessageType::MsgPreVoteResp) => self.messages_after_append.push(message),
             Some(MessageType::MsgProp | MessageType::MsgReadIndex) => self.messages.push(message),
             Some(MessageType::MsgAppResp) => {
                 message.term = self.term;
+                if bug!(AckBeforeSync) && message.to != self.id {
+                    self.messages.push(message);
+                    return;
+                }
                 self.messages_after_append.push(message);
             }
             _ => {
@@ -252,7 +259,7 @@ impl<S: Storage> Raft<S> {
             if !self.step_higher_term(kind, &message)? {
                 return Ok(());
             }
-        } else if message.term < self.term && message.term != 0 {
+        } else if message.term < self.term && message.term != 0 && !bug!(TakeOldTerms) {
             return self.step_lower_term(kind, message);
         }
         if matches!(kind, MessageType::MsgVoteResp | MessageType::MsgPreVoteResp) {
@@ -329,7 +336,7 @@ impl<S: Storage> Raft<S> {
     /// other entries may stand at the same indexes by now, and the report says nothing about those (etcd
     /// `rawnode.go`, newStorageAppendRespMsg: the ABA problem). A snapshot is the same whatever the term.
     pub(crate) fn appended(&mut self, term: u64, last: EntryId, snapshot_index: Option<u64>) -> Result<(), Error> {
-        if term < self.term {
+        if term < self.term && !bug!(BelieveOldStorage) {
             if last.index != 0 {
                 info!(
                     "{:x} [term: {}] ignored entry appends from a MsgStorageAppendResp message with lower term \

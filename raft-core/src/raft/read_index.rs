@@ -88,12 +88,12 @@ impl<S: Storage> Raft<S> {
             return Err(Error::ReadDropped(DropReason::TooManyReads));
         }
         let committed = EntryId { term: self.term, index: self.log.committed };
-        if !self.log.matches(committed)? {
+        if !self.log.matches(committed)? && !bug!(ReadBeforeFirstCommit) {
             self.read_only.pending.push(message);
             return Ok(());
         }
         let index = self.log.committed;
-        if self.lease_based_reads() {
+        if self.lease_based_reads() || bug!(ReadWithoutQuorum) {
             self.answer_read(message, index);
             return Ok(());
         }
@@ -130,6 +130,7 @@ impl<S: Storage> Raft<S> {
     /// A heartbeat's echo.
     pub(super) fn handle_read_ack(&mut self, from: u64, context: &[u8]) {
         let Some(counter) = counter(context) else { return };
+        let counter = if bug!(OldEchoConfirms) { self.read_only.position() } else { counter };
         let acked = self.read_only.acks.entry(from).or_default();
         *acked = counter.max(*acked);
         self.release_confirmed_reads();

@@ -117,6 +117,10 @@ impl ProgressTracker {
 
     /// The highest index that a quorum holds; whether it may be committed depends on its term too (paper, §5.4.2).
     pub fn committed(&self) -> u64 {
+        if bug!(LearnerCommits) {
+            return crate::quorum::MajorityConfig::from(self.voter_ids().union(&self.config.learners))
+                .committed_index(self);
+        }
         self.config.voters.committed_index(self)
     }
 
