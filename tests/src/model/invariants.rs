@@ -25,8 +25,8 @@ pub(super) fn check(
     let id = after.raw.basic_status().id;
     monotonic(before, after, restarted)?;
     log_matching(state, after)?;
-    let mut in_force = vec![(0, before.raw.status().config.conf_state())];
-    in_force.extend(effects.configured.iter().cloned());
+    let mut in_force = vec![before.raw.status().config.conf_state()];
+    in_force.extend(effects.configured.iter().map(|(_, configuration)| configuration.clone()));
     committed_is_agreed_and_durable(state, history, after, &in_force)?;
     applied_is_agreed(history, after)?;
     one_vote_a_term(history, id, after)?;
@@ -107,7 +107,7 @@ fn committed_is_agreed_and_durable(
     state: &State,
     history: &mut Arc<History>,
     after: &Member,
-    in_force: &[(u64, ConfState)],
+    in_force: &[ConfState],
 ) -> Verdict {
     let hard_state = after.raw.basic_status().hard_state;
     for index in after.log.base.0 + 1..=hard_state.commit {
@@ -137,16 +137,15 @@ fn committed_is_agreed_and_durable(
 }
 
 /// The node may have gone through several configurations in the step that committed the entry; one of them must have
-/// allowed it, and none that came of this entry or a later one can have.
-fn durable_on_a_quorum(state: &State, after: &Member, index: u64, in_force: &[(u64, ConfState)]) -> Verdict {
+/// allowed it.
+fn durable_on_a_quorum(state: &State, after: &Member, index: u64, in_force: &[ConfState]) -> Verdict {
     let term = after.log.term(index);
     let holds = |id: &&u64| {
         let holder = state.members.get(**id as usize - 1);
         holder.is_some_and(|holder| holder.durable.term(index) == term || holder.durable.base.0 >= index)
     };
     let agrees = |voters: &[u64]| voters.is_empty() || voters.iter().filter(holds).count() > voters.len() / 2;
-    let mut earlier = in_force.iter().filter(|(since, _)| *since < index).map(|(_, config)| config);
-    if earlier.any(|config| agrees(&config.voters) && agrees(&config.voters_outgoing)) {
+    if in_force.iter().any(|config| agrees(&config.voters) && agrees(&config.voters_outgoing)) {
         return Ok(());
     }
     let id = after.raw.basic_status().id;
