@@ -54,6 +54,9 @@ impl<S: Storage> Raft<S> {
     fn handle_vote(&mut self, kind: MessageType, message: &Message) -> Result<(), Error> {
         match self.poll(message.from, kind, !message.reject) {
             VoteResult::Won if self.state == StateType::PreCandidate => self.campaign(Campaign::Election),
+            // Others have made a majority before this node's own term and vote are durable. Were it to lead now and crash,
+            // it could win the same term again, with their votes for it, and fill it with other entries.
+            VoteResult::Won if !self.tracker.votes.contains_key(&self.id) => Ok(()),
             VoteResult::Won => {
                 self.become_leader()?;
                 self.broadcast_append()

@@ -181,6 +181,11 @@ impl Progress {
             self.set_next(self.match_index.saturating_add(1));
             return true;
         }
+        // Since the snapshot nothing was sent that could be rejected: the answer is to an older probe, which may have been
+        // for the very entry that the snapshot ends at.
+        if self.state == ProgressState::Snapshot {
+            return false;
+        }
         // A probe is sent from next_index, so it is only answered for the entry before.
         if self.next_index.saturating_sub(1) != rejected {
             return false;

@@ -30,6 +30,23 @@ fn a_lone_voter_leads_and_commits_only_when_its_disk_has_answered() {
     assert_eq!(one.log.committed, 1);
 }
 
+/// Found by the simulator (seed 57): a node led term 11, crashed before the term was on its disk, won term 11 again, and
+/// two different entries had the same index and term.
+#[test]
+fn the_votes_of_the_others_do_not_make_a_leader_of_one_whose_own_vote_is_not_durable() {
+    let mut one = node(1, &[1, 2, 3]);
+    one.step(hup()).unwrap();
+    let own = take_own(&mut one);
+    for voter in [2, 3] {
+        one.step(message(MessageType::MsgVoteResp, voter, 1)).unwrap();
+    }
+    assert_eq!(one.state, Candidate);
+    for vote in own {
+        one.step(vote).unwrap();
+    }
+    assert_eq!(one.state, Leader);
+}
+
 #[test]
 fn the_leaders_own_progress_follows_its_disk() {
     let mut one = leader(1, &[1, 2]);

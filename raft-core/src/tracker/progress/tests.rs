@@ -132,6 +132,15 @@ fn rejections() {
     }
 }
 
+/// Found by the simulator (seed 5).
+#[test]
+fn a_late_rejection_does_not_move_what_waits_for_a_snapshot() {
+    let mut one = progress(ProgressState::Probe, 3, 8);
+    one.become_snapshot(7);
+    assert!(!one.maybe_decr_to(7, 3), "of the probe before the snapshot, which followed entry 7 too");
+    assert_eq!((one.next_index, one.pending_snapshot), (8, 7));
+}
+
 #[test]
 fn commit_is_worth_sending_only_if_it_is_news() {
     let mut one = progress(ProgressState::Replicate, 5, 8);
@@ -215,12 +224,13 @@ proptest! {
                 }
                 Step::RejectProbed(hint) => {
                     let fresh = one.maybe_decr_to(one.next_index - 1, hint);
-                    prop_assert!(fresh || one.state == ProgressState::Replicate);
+                    prop_assert!(fresh || one.state != ProgressState::Probe);
                 }
             }
             prop_assert!(one.match_index >= known);
             prop_assert!(one.match_index < one.next_index, "{}", one);
             prop_assert!(one.state == ProgressState::Snapshot || one.pending_snapshot == 0, "{}", one);
+            prop_assert!(one.pending_snapshot < one.next_index, "{}", one);
             prop_assert!(one.state == ProgressState::Replicate || one.inflights.count() == 0, "{}", one);
         }
     }
