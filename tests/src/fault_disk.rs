@@ -10,6 +10,9 @@
 //! after the crash. With [`FaultDisk::fail`], one call fails: with EIO, with ENOSPC, or half done. A sync that fails
 //! behaves as Linux does: the pages are clean afterwards, their bytes may be lost, and the next sync reports success.
 //!
+//! A simulation that needs one crash, not all of them, cuts the power with [`FaultDisk::cut_off`] and goes on with
+//! [`FaultDisk::after_crash`].
+//!
 //! What is left out: stores that reach the disk between the two calls around them are seen at the later one;
 //! directories below the one that is opened; file times and modes.
 
@@ -71,6 +74,8 @@ struct State {
     calls: u64,
     fail: Option<(u64, Fault)>,
     failed: bool,
+    /// From this call on, nothing happens.
+    cut_off: Option<u64>,
     moments: Option<Vec<Moment>>,
     /// The caller's own count of what it has done, kept with each moment.
     progress: usize,
@@ -132,9 +137,25 @@ impl FaultDisk {
         self.state().fail = Some((call, fault));
     }
 
+    /// Takes back [`FaultDisk::fail`].
+    pub fn disarm(&self) {
+        self.state().fail = None;
+    }
+
     /// Whether the fault has come up.
     pub fn has_failed(&self) -> bool {
         self.state().failed
+    }
+
+    /// From the call with this number (from 0) on, nothing happens and every call fails: the machine has lost its power,
+    /// and the process is about to find out.
+    pub fn cut_off(&self, call: u64) {
+        self.state().cut_off = Some(call);
+    }
+
+    /// Whether that call has come up.
+    pub fn is_cut_off(&self) -> bool {
+        self.state().is_cut_off()
     }
 
     /// How many calls there were.
@@ -162,15 +183,50 @@ impl FaultDisk {
     /// The disk as another process finds it after this one was killed: nothing is lost, nothing became durable.
     pub fn after_kill(&self) -> FaultDisk {
         let state = self.state();
-        let copy = State {
-            files: state.files.clone(),
+        let mut copy = State {
             live: state.live.clone(),
             durable: state.durable.clone(),
             renames: state.renames.clone(),
             unique: state.unique,
             ..State::default()
         };
+        // Files that no name leads to any more are left behind.
+        let mut moved: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut place = |id: &mut usize| {
+            *id = *moved.entry(*id).or_insert_with(|| {
+                copy.files.push(state.files[*id].clone());
+                copy.files.len() - 1
+            });
+        };
+        copy.live.values_mut().for_each(&mut place);
+        copy.durable.values_mut().for_each(&mut place);
+        for change in &mut copy.renames {
+            match change {
+                NameChange::Add(_, id) | NameChange::Rename(_, _, id) => place(id),
+                NameChange::Remove(_) => {}
+            }
+        }
         FaultDisk { state: Arc::new(Mutex::new(copy)) }
+    }
+
+    /// The disk after a power failure: of each thing that was not synced, chance decides whether it happened, with
+    /// `kept_of_8` in eight; with `torn`, one of the unsynced sectors may be half written.
+    pub fn after_crash(&self, random: &mut Random, kept_of_8: u64, torn: bool) -> FaultDisk {
+        let moment = {
+            let mut state = self.state();
+            state.moments = Some(Vec::new());
+            state.remember();
+            state.moments.take().and_then(|mut moments| moments.pop())
+        };
+        let Some(moment) = moment else { return FaultDisk::new() };
+        let chances = moment.chances();
+        let happened: Vec<bool> = (0..chances).map(|_| random.below(8) < kept_of_8).collect();
+        let sectors = chances - moment.changes.len();
+        let torn = (torn && sectors > 0)
+            .then(|| (moment.changes.len() + random.below(sectors as u64) as usize, random.below(64) as usize * 8));
+        let disk = FaultDisk::with_image(&moment.image(|thing| happened[thing], torn));
+        disk.state().unique = self.state().unique;
+        disk
     }
 
     /// The disk after a power failure that took everything unsynced.
@@ -178,6 +234,11 @@ impl FaultDisk {
         let state = self.state();
         let image = state.durable.iter().map(|(name, id)| (name.clone(), state.files[*id].durable.clone())).collect();
         FaultDisk::with_image(&image)
+    }
+
+    /// The names of the live files.
+    pub fn names(&self) -> Vec<String> {
+        self.state().live.keys().cloned().collect()
     }
 
     /// The live files.
@@ -197,6 +258,9 @@ impl State {
         self.remember();
         let call = self.calls;
         self.calls += 1;
+        if self.is_cut_off() {
+            return Some(Fault::Io);
+        }
         match self.fail {
             Some((at, fault)) if at == call => {
                 self.failed = true;
@@ -204,6 +268,11 @@ impl State {
             }
             _ => None,
         }
+    }
+
+    /// Whether the call that is under way, or the last one, came too late.
+    fn is_cut_off(&self) -> bool {
+        self.cut_off.is_some_and(|at| self.calls > at)
     }
 
     fn remember(&mut self) {
@@ -229,6 +298,9 @@ impl State {
     }
 
     fn sync_file(&mut self, id: usize, range: Range<usize>, fault: Option<Fault>) -> io::Result<()> {
+        if self.is_cut_off() {
+            return Err(Fault::Io.error());
+        }
         let Some(file) = self.files.get_mut(id) else { return Err(io::ErrorKind::NotFound.into()) };
         let sectors = range.start / SECTOR_BYTES..range.end.div_ceil(SECTOR_BYTES);
         let dirty: Vec<usize> = file.dirty.range(sectors).copied().collect();
