@@ -11,6 +11,7 @@
 //! - [`tla_trace`]: runs in the trace format of etcd's TLA+ specification.
 //! - [`wal_workload`]: work for the log, and what it must hold after each step.
 //! - [`linearizability`]: whether what clients saw is possible on one machine that does one thing at a time.
+//! - [`sim`]: whole clusters under every fault, from a seed, with what must hold checked after every step.
 //! - [`random`]: numbers that look random and are the same in every run.
 #![forbid(unsafe_code)]
 
@@ -26,4 +27,5 @@ pub mod model;
 pub mod quorum_traces;
 pub mod random;
 pub mod tla_trace;
+pub mod sim;
 pub mod wal_workload;
