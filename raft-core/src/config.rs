@@ -20,7 +20,9 @@ pub enum ReadOnlyOption {
     /// It asks a quorum, by one round of heartbeats that all waiting reads share.
     #[default]
     Safe,
-    /// It trusts its lease: no round trip, but stale reads if clocks drift by more than the election timeout.
+    /// It trusts its lease: no round trip, but reads can be stale. As in etcd, a leader that is cut off goes on answering
+    /// until it has looked for a quorum, up to two election timeouts later, while the others may elect a new one after
+    /// one, or at once if leadership was being transferred. Drifting clocks and pauses make it worse.
     /// Needs `check_quorum`.
     LeaseBased,
 }

@@ -14,7 +14,7 @@ use tests::sim::plan::{Fault, FaultSet, Order, FAULTS};
 
 const USAGE: &str =
     "usage: sim [--seeds N | --seed S] [--first S] [--nodes LOW..HIGH] [--ticks T] [--without FAULT,...]
-           [--minutes M] [--threads N] [--marks] [--log]
+           [--minutes M] [--threads N] [--marks] [--leases] [--log]
 
   --seeds N        how many seeds to run (100)
   --first S        the first of them (0)
@@ -25,6 +25,7 @@ const USAGE: &str =
   --minutes M      begin no new seed after M minutes
   --threads N      threads (as many as there are cores)
   --marks          fail unless every place was reached
+  --leases         let seeds draw reads that rely on leases, which can be stale
   --log            print what happens, and what raft-core and wal say to it (for one seed)
 
 Prints one line about what ran. A failure is printed with the command that runs it again, then shrunk.";
@@ -103,6 +104,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             log::set_logger(&LOGGER).map_err(|error| error.to_string())?;
             log::set_max_level(log::LevelFilter::Debug);
             campaign.threads = 1;
+            continue;
+        }
+        if word == "--leases" {
+            campaign.order.leases = true;
             continue;
         }
         if word == "--marks" {

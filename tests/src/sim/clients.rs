@@ -47,7 +47,7 @@ impl World {
                 if world.client_random.below(5) < 3 {
                     world.write(at, process)?;
                 } else {
-                    world.read(at, process)?;
+                    world.read(process)?;
                 }
             }
             world.drive(at, process)
@@ -89,7 +89,7 @@ impl World {
     }
 
     /// Asks for a read. Answers its number if it was taken.
-    pub(super) fn read(&mut self, at: usize, process: &mut Process) -> Result<Option<u64>, Stop> {
+    pub(super) fn read(&mut self, process: &mut Process) -> Result<Option<u64>, Stop> {
         self.operations += 1;
         let number = self.operations;
         let key = self.client_random.below(self.plan.keys);
@@ -100,7 +100,6 @@ impl World {
             index: None,
             leading: process.leads(),
         };
-        let _ = at;
         match process.raw.read_index(Bytes::copy_from_slice(&number.to_le_bytes())) {
             Ok(()) => {
                 process.reads.insert(number, read);
@@ -117,7 +116,7 @@ impl World {
     }
 
     /// Answers the reads whose index is applied.
-    pub(super) fn serve_reads(&mut self, at: usize, process: &mut Process) -> Result<(), Stop> {
+    pub(super) fn serve_reads(&mut self, process: &mut Process) -> Result<(), Stop> {
         if process.waiting == 0 {
             return Ok(());
         }
@@ -138,9 +137,7 @@ impl World {
             self.served.insert(number);
             sometimes!(self.marks, ReadServed);
             sometimes!(self.marks, ReadServedByFollower, !read.leading && !process.leads());
-            sometimes!(self.marks, LeaseReadServed, self.plan.lease());
         }
-        let _ = at;
         Ok(())
     }
 

@@ -55,7 +55,7 @@ impl World {
         } else {
             self.drive_sync(at, process)?;
         }
-        self.serve_reads(at, process)?;
+        self.serve_reads(process)?;
         self.snapshot_if_due(at, process, false)?;
         self.check_node(at, process)?;
         Ok(())

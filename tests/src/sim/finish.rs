@@ -41,7 +41,7 @@ impl World {
                         if world.write(at, process)?.is_some() {
                             written = written.or(Some(before + 1));
                         }
-                        read = world.read(at, process)?.or(read);
+                        read = world.read(process)?.or(read);
                         world.drive(at, process)?;
                     }
                     Ok(())

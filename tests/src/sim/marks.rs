@@ -98,8 +98,6 @@ places! {
     ReadServedByFollower: "a follower served a read",
     ReadWaited: "a read waited for entries to be applied",
     ReadDropped: "a read was dropped with its leader",
-    LeaseReadServed: "a read was served on a lease",
-    LeaseExpiredLeader: "a leader without a quorum stepped down",
     // The end.
     Recovered: "the cluster served again",
     RecoveredAtOnce: "the cluster served again within two election timeouts",

@@ -189,6 +189,10 @@ pub struct Order {
     pub ticks: u64,
     /// Faults that are off whatever the seed draws.
     pub without: FaultSet,
+    /// Whether a seed may draw reads that rely on leases. Off: such reads can be stale even where clocks agree. A leader
+    /// looks for a quorum once in an election timeout, so it may trust its lease for almost two, while the others wait
+    /// for one; and a transfer ends their wait at once.
+    pub leases: bool,
 }
 
 impl Order {
@@ -197,18 +201,21 @@ impl Order {
 
     /// The usual order for a seed.
     pub fn new(seed: u64) -> Self {
-        Order { seed, nodes: (3, 7), ticks: Self::TICKS, without: FaultSet::default() }
+        Order { seed, nodes: (3, 7), ticks: Self::TICKS, without: FaultSet::default(), leases: false }
     }
 
     /// The command that runs it again.
     pub fn command(&self) -> String {
-        let Order { seed, nodes, ticks, without } = self;
+        let Order { seed, nodes, ticks, without, leases } = self;
         let mut command = format!(
             "cargo run --release -p tests --bin sim -- --seed {seed} --nodes {}..{} --ticks {ticks}",
             nodes.0, nodes.1
         );
         if *without != FaultSet::default() {
             command += &format!(" --without {without}");
+        }
+        if *leases {
+            command += " --leases";
         }
         command
     }
@@ -271,11 +278,15 @@ impl Plan {
             }
         }
         let mut random = Stream::Settings.of(seed);
-        let config = draw_config(&mut random);
+        let config = draw_config(&mut random, order.leases);
         let lease = config.read_only_option == ReadOnlyOption::LeaseBased;
         if lease {
             // A lease is a promise about clocks: it holds only where they agree.
-            faults = faults.without(Fault::Skew).without(Fault::Pause);
+            faults = faults.without(Fault::Skew).without(Fault::Pause).without(Fault::Unrest);
+            if !config.async_storage_writes {
+                // A node that waits for its disk does not count its ticks.
+                faults = faults.without(Fault::SlowDisk);
+            }
         }
         faults = order.without.iter().fold(faults, FaultSet::without);
         let founders = match random.below(3) {
@@ -342,10 +353,7 @@ impl Fault {
     }
 }
 
-/// Whether reads on leases are among what is drawn. Not yet.
-const LEASES: bool = false;
-
-fn draw_config(random: &mut Random) -> Config {
+fn draw_config(random: &mut Random, leases: bool) -> Config {
     let mut config = Config::new(1);
     config.async_storage_writes = random.below(2) == 0;
     config.check_quorum = random.below(4) != 0;
@@ -363,7 +371,7 @@ fn draw_config(random: &mut Random) -> Config {
         config.max_inflight_bytes = 500;
     }
     let lease = random.below(6) == 0;
-    if config.check_quorum && lease && LEASES {
+    if config.check_quorum && lease && leases {
         config.read_only_option = ReadOnlyOption::LeaseBased;
     }
     config
