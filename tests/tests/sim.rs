@@ -5,7 +5,7 @@ use tests::sim::plan::Order;
 use tests::sim::run;
 
 /// Enough for a few seconds unoptimised.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 24;
 
 #[test]
 fn no_promise_is_broken_in_a_few_histories() {
@@ -46,5 +46,23 @@ fn seeds_that_found_mistakes_find_none_any_more() {
         if let Err(failure) = run(&Order::new(seed)) {
             panic!("{}\n\n  {}", failure.violation, failure.order.command());
         }
+    }
+}
+
+/// What `README.md` tells people to type is understood: run with no seed at all, each command ends well.
+#[test]
+fn the_readme_s_commands_are_understood() {
+    let readme = include_str!("../README.md");
+    let commands: Vec<&str> = readme.lines().filter_map(|line| Some(line.split_once("--bin sim -- ")?.1)).collect();
+    assert!(commands.len() >= 5);
+    for command in commands {
+        let words = command.split("  ").next().unwrap_or_default().split_whitespace();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_sim"))
+            .args(words)
+            .args(["--seeds", "0"])
+            .output()
+            .expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && !said.is_empty(), "{command}: {output:?}");
     }
 }

@@ -53,11 +53,16 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    let names: Vec<&str> = FAULTS.iter().map(|(_, name)| *name).collect();
+    let usage = USAGE.replace("FAULTS", &names.join(", "));
+    if std::env::args().any(|word| word == "--help" || word == "-h") {
+        println!("{usage}");
+        return ExitCode::SUCCESS;
+    }
     let arguments = match parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
         Err(message) => {
-            let names: Vec<&str> = FAULTS.iter().map(|(_, name)| *name).collect();
-            eprintln!("{message}\n\n{}", USAGE.replace("FAULTS", &names.join(", ")));
+            eprintln!("{message}\n\n{usage}");
             return ExitCode::from(2);
         }
     };
@@ -97,9 +102,6 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let mut campaign = Campaign { first_seed: 0, seeds: 100, order, threads, time: None };
     let mut marks = false;
     while let Some(word) = words.next() {
-        if word == "--help" || word == "-h" {
-            return Err("the simulator runs clusters from seeds".to_string());
-        }
         if word == "--log" {
             log::set_logger(&LOGGER).map_err(|error| error.to_string())?;
             log::set_max_level(log::LevelFilter::Debug);
