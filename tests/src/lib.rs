@@ -26,6 +26,6 @@ pub mod linearizability;
 pub mod model;
 pub mod quorum_traces;
 pub mod random;
-pub mod tla_trace;
 pub mod sim;
+pub mod tla_trace;
 pub mod wal_workload;
