@@ -57,7 +57,7 @@ impl Storage for Brittle {
     fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
         self.inner.initial_state()
     }
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Entries, StorageError> {
         self.burn().and_then(|()| self.inner.entries(low, high, max_bytes))
     }
     fn term(&self, index: u64) -> Result<u64, StorageError> {
@@ -410,7 +410,7 @@ impl World {
         }
     }
 
-    fn apply(&mut self, id: u64, entries: Vec<Entry>) {
+    fn apply(&mut self, id: u64, entries: Entries) {
         let context = self.context();
         let forged = self.forged;
         let mut changes = 0;

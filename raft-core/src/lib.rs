@@ -39,13 +39,13 @@
 //!     let _ = node.propose("hello"); // dropped, with a reason, until the node leads
 //!     while node.has_ready() {
 //!         let mut ready = node.ready()?;
-//!         let _to_send_at_once = ready.take_messages();
+//!         for _to_send_at_once in ready.take_messages() {}
 //!         if let Some(hard_state) = ready.hard_state() {
 //!             node.storage_mut().set_hard_state(hard_state); // a real node writes this …
 //!         }
 //!         node.storage_mut().append(ready.entries())?; // … and these to its disk, and waits for it
 //!         let mut persisted = ready.persisted();
-//!         let _to_send_now = persisted.take_messages();
+//!         for _to_send_now in persisted.take_messages() {}
 //!         for entry in persisted.take_committed_entries() {
 //!             if entry.is_conf_change() {
 //!                 node.apply_conf_change(raft_core::ConfChangeKind::decode(&entry)?)?;
@@ -92,6 +92,7 @@ pub mod zoo;
 pub mod confchange;
 mod config;
 pub mod describe;
+mod entries;
 mod error;
 #[cfg(test)]
 mod fuzz;

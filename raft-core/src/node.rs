@@ -63,7 +63,7 @@ enum Input {
     ReportSnapshot(u64, SnapshotStatus),
     ApplyConfChange(ConfChangeKind, Sender<Result<ConfState, Error>>),
     Status(Sender<Status>),
-    Advance(Persisted),
+    Advance(Persisted, Sender<Result<(), Error>>),
 }
 
 /// A request that waits for a leader.
@@ -191,9 +191,9 @@ impl Node {
     /// The work taken last is done.
     ///
     /// # Errors
-    /// As for [`Self::campaign`].
+    /// [`Error::AdvanceUnexpected`] if it is another node's.
     pub fn advance(&self, persisted: Persisted) -> Result<(), Error> {
-        self.send(Input::Advance(persisted))
+        self.ask(|answer| Input::Advance(persisted, answer))?
     }
 
     /// Puts a committed configuration change in force; see [`RawNode::apply_conf_change`].
@@ -347,7 +347,12 @@ impl<S: Storage> Worker<S> {
             Input::Campaign => fatal(&self.raw.campaign()),
             Input::TransferLeader(transferee) => fatal(&self.raw.transfer_leader(transferee)),
             Input::ForgetLeader => fatal(&self.raw.forget_leader()),
-            Input::Advance(persisted) => fatal(&self.raw.advance(persisted)),
+            Input::Advance(persisted, answer) => {
+                let result = self.raw.advance(persisted);
+                let fatal = fatal(&result);
+                let _ = answer.send(result);
+                fatal
+            }
             Input::ReportUnreachable(id) => {
                 self.raw.report_unreachable(id);
                 Ok(())

@@ -16,6 +16,8 @@
 
 use bytes::Bytes;
 
+pub use crate::entries::Entries;
+
 /// What a log entry carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
 #[repr(i32)]
@@ -171,9 +173,9 @@ pub struct Message {
     /// A log position; which one depends on the type.
     #[prost(uint64, required, tag = "6")]
     pub index: u64,
-    /// Entries to append, propose, apply, or the context of a read.
+    /// Entries to append, propose, apply, or the context of a read. Shared with whoever else holds them.
     #[prost(message, repeated, tag = "7")]
-    pub entries: Vec<Entry>,
+    pub entries: Entries,
     /// The sender's commit index.
     #[prost(uint64, required, tag = "8")]
     pub commit: u64,

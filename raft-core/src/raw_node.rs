@@ -17,16 +17,20 @@
 //!
 //! Left out: threads ([`Node`](crate::Node) has one), timers and the network.
 
+use std::hash::{Hash, Hasher};
+
 use bytes::Bytes;
 
 use crate::confchange::ConfChangeKind;
 use crate::config::{is_local_thread, Config, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, NONE};
 use crate::error::Error;
 use crate::log::{EntryId, Slice};
-use crate::pb::{ConfChange, ConfChangeType, ConfChangeV2, ConfState, Entry, HardState, Message, MessageType};
+use crate::pb::{
+    ConfChange, ConfChangeType, ConfChangeV2, ConfState, Entry, HardState, Message, MessageType, Snapshot,
+};
 use crate::raft::validate::{is_local, is_response};
 use crate::raft::{Raft, SoftState, StateType};
-use crate::ready::{Persisted, Ready};
+use crate::ready::{Persisted, Ready, Work};
 use crate::status::{BasicStatus, Status};
 use crate::storage::{encoded_size, payload_size, Storage};
 
@@ -49,13 +53,19 @@ pub enum SnapshotStatus {
 }
 
 /// What `advance` does for the `Ready` that is outstanding.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Hash)]
 struct Outstanding {
     number: u64,
-    /// The node's votes and acknowledgements to itself.
-    to_self: Vec<Message>,
     append: Option<AppendDone>,
     apply: Option<ApplyDone>,
+}
+
+/// Memory to be used again. Whether there is some says nothing about the node's state.
+#[derive(Clone, Debug, Default)]
+struct Spare(Option<Box<Work>>);
+
+impl Hash for Spare {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// That everything up to `last` is durable, seen from `term`.
@@ -92,6 +102,10 @@ pub struct RawNode<S: Storage> {
     last_soft_state: SoftState,
     last_hard_state: HardState,
     outstanding: Option<Outstanding>,
+    /// The node's votes and acknowledgements to itself that wait for the outstanding `Ready`.
+    to_self: Vec<Message>,
+    /// The memory of the last `Ready`, for the next one.
+    spare: Spare,
     /// Numbers the Readys, so that `advance` gets the right one.
     ready_count: u64,
     /// The storage fault that put the node out of order.
@@ -152,6 +166,8 @@ impl<S: Storage> RawNode<S> {
             last_hard_state: raft.hard_state(),
             raft,
             outstanding: None,
+            to_self: Vec::new(),
+            spare: Spare::default(),
             ready_count: 0,
             fault: None,
         })
@@ -228,7 +244,7 @@ impl<S: Storage> RawNode<S> {
     }
 
     fn propose_entry(&mut self, entry: Entry) -> Result<(), Error> {
-        self.step_own(Message { from: self.raft.id, entries: vec![entry], ..Message::of(MessageType::MsgProp) })
+        self.step_own(Message { from: self.raft.id, entries: [entry].into(), ..Message::of(MessageType::MsgProp) })
     }
 
     /// Puts a committed configuration change in force. To be called for each committed entry that holds one, when it is
@@ -327,7 +343,7 @@ impl<S: Storage> RawNode<S> {
     /// # Errors
     /// [`Error::ReadDropped`] if there is no leader to ask.
     pub fn read_index(&mut self, context: impl Into<Bytes>) -> Result<(), Error> {
-        self.step_own(Message { entries: vec![Entry::normal(context)], ..Message::of(MessageType::MsgReadIndex) })
+        self.step_own(Message { entries: [Entry::normal(context)].into(), ..Message::of(MessageType::MsgReadIndex) })
     }
 
     /// Asks the leader to hand leadership to `transferee`. Whether it happens is seen in the soft state; the leader gives
@@ -382,7 +398,7 @@ impl<S: Storage> RawNode<S> {
             || unstable.next_snapshot().is_some()
             || !raft.messages.is_empty()
             || !raft.messages_after_append.is_empty()
-            || !unstable.next_entries().is_empty()
+            || unstable.has_next_entries()
             || raft.log.has_next_committed(self.hands_out_unstable())
             || !raft.read_only.answered.is_empty()
             || !raft.read_only.dropped.is_empty()
@@ -403,100 +419,99 @@ impl<S: Storage> RawNode<S> {
 
     fn build_ready(&mut self) -> Result<Ready, Error> {
         let hands_out_unstable = self.hands_out_unstable();
-        let committed_entries = self.raft.log.next_committed(hands_out_unstable)?;
         let (soft_state, hard_state) = (self.raft.soft_state(), self.raft.hard_state());
-        let entries = self.raft.log.unstable.next_entries().to_vec();
+        let mut work = self.spare.0.take().unwrap_or_default();
+        work.committed_entries = self.raft.log.next_committed(hands_out_unstable)?;
         self.ready_count += 1;
-        let mut ready = Ready {
-            number: self.ready_count,
-            soft_state: (soft_state != self.last_soft_state).then_some(soft_state),
-            hard_state: (hard_state != self.last_hard_state && !hard_state.is_empty())
-                .then_some(HardState { vote: if bug!(VoteNotWritten) { NONE } else { hard_state.vote }, ..hard_state }),
-            must_sync: !entries.is_empty()
-                || hard_state.vote != self.last_hard_state.vote
-                || hard_state.term != self.last_hard_state.term,
-            snapshot: self.raft.log.unstable.next_snapshot().filter(|_| !bug!(SnapshotNotWritten)).cloned(),
-            entries,
-            committed_entries,
-            messages: std::mem::take(&mut self.raft.messages),
-            ..Ready::default()
-        };
-        (ready.read_states, ready.dropped_reads) = self.raft.take_reads();
-        let promises = std::mem::take(&mut self.raft.messages_after_append);
-        let applied = ApplyDone::of(&ready.committed_entries);
-        let accepted = applied.as_ref().map(|done| (done.index, done.bytes));
+        (work.node, work.number) = (self.raft.id, self.ready_count);
+        work.soft_state = (soft_state != self.last_soft_state).then_some(soft_state);
+        work.hard_state = (hard_state != self.last_hard_state && !hard_state.is_empty())
+            .then_some(HardState { vote: if bug!(VoteNotWritten) { NONE } else { hard_state.vote }, ..hard_state });
+        work.entries = self.raft.log.unstable.next_entries();
+        work.snapshot = self.raft.log.unstable.next_snapshot().filter(|_| !bug!(SnapshotNotWritten)).cloned();
+        work.must_sync = !work.entries.is_empty()
+            || hard_state.vote != self.last_hard_state.vote
+            || hard_state.term != self.last_hard_state.term;
+        std::mem::swap(&mut work.messages, &mut self.raft.messages);
+        std::mem::swap(&mut work.read_states, &mut self.raft.read_only.answered);
+        std::mem::swap(&mut work.dropped_reads, &mut self.raft.read_only.dropped);
+        let apply = ApplyDone::of(&work.committed_entries);
+        let accepted = apply.as_ref().map(|done| (done.index, done.bytes));
         if self.raft.config().async_storage_writes {
-            self.add_storage_messages(&mut ready, promises)?;
+            let promises = std::mem::take(&mut self.raft.messages_after_append);
+            self.add_storage_messages(&mut work, promises)?;
         } else {
-            let append = self.append_done(&ready)?;
-            let (to_self, promises) = promises.into_iter().partition(|message| message.to == self.raft.id);
-            ready.promises = promises;
-            self.outstanding = Some(Outstanding { number: ready.number, to_self, append, apply: applied });
+            let append = self.append_done(work.snapshot.as_ref())?;
+            for promise in self.raft.messages_after_append.drain(..) {
+                let own = promise.to == self.raft.id;
+                if own { &mut self.to_self } else { &mut work.promises }.push(promise);
+            }
+            self.outstanding = Some(Outstanding { number: work.number, append, apply });
         }
         self.last_soft_state = soft_state;
-        if ready.hard_state.is_some() {
+        if work.hard_state.is_some() {
             self.last_hard_state = hard_state;
         }
         self.raft.log.unstable.accept_in_progress();
         if let Some((index, bytes)) = accepted {
             self.raft.log.accept_applying(index, bytes, hands_out_unstable);
         }
-        Ok(ready)
+        Ok(Ready { work })
     }
 
     /// What storage will be able to report once it has carried out everything up to this `Ready`. Also when this one
     /// brings no entries but earlier ones are in progress: their own report may be dropped for its old term, and
     /// without another one they would stay unstable for ever.
-    fn append_done(&self, ready: &Ready) -> Result<Option<AppendDone>, Error> {
+    fn append_done(&self, snapshot: Option<&Snapshot>) -> Result<Option<AppendDone>, Error> {
         let has_entries = !self.raft.log.unstable.entries.is_empty();
-        if !has_entries && ready.snapshot.is_none() {
+        if !has_entries && snapshot.is_none() {
             return Ok(None);
         }
         Ok(Some(AppendDone {
             term: self.raft.term,
             last: if has_entries { self.raft.log.last_id()? } else { EntryId::default() },
-            snapshot_index: ready.snapshot.as_ref().map(|snapshot| snapshot.metadata.index),
+            snapshot_index: snapshot.map(|snapshot| snapshot.metadata.index),
         }))
     }
 
     /// Asynchronous storage writes: the work of this `Ready` as messages, with the answers to be sent when it is done.
-    fn add_storage_messages(&self, ready: &mut Ready, mut responses: Vec<Message>) -> Result<(), Error> {
+    fn add_storage_messages(&self, work: &mut Work, mut responses: Vec<Message>) -> Result<(), Error> {
         let id = self.raft.id;
-        let has_work = !ready.entries.is_empty() || ready.hard_state.is_some() || ready.snapshot.is_some();
+        let has_work = !work.entries.is_empty() || work.hard_state.is_some() || work.snapshot.is_some();
         if has_work || !responses.is_empty() {
-            if let Some(done) = self.append_done(ready)? {
+            if let Some(done) = self.append_done(work.snapshot.as_ref())? {
                 responses.push(Message {
                     to: id,
                     from: LOCAL_APPEND_THREAD,
                     term: done.term,
                     log_term: done.last.term,
                     index: done.last.index,
-                    snapshot: ready.snapshot.clone().map(Box::new),
+                    snapshot: work.snapshot.clone().map(Box::new),
                     ..Message::of(MessageType::MsgStorageAppendResp)
                 });
             }
-            let hard_state = ready.hard_state.unwrap_or_default();
-            ready.messages.push(Message {
+            let hard_state = work.hard_state.unwrap_or_default();
+            work.messages.push(Message {
                 to: LOCAL_APPEND_THREAD,
                 from: id,
                 term: hard_state.term,
                 vote: hard_state.vote,
                 commit: hard_state.commit,
-                entries: ready.entries.clone(),
-                snapshot: ready.snapshot.clone().map(Box::new),
+                entries: work.entries.clone(),
+                snapshot: work.snapshot.clone().map(Box::new),
                 responses,
                 ..Message::of(MessageType::MsgStorageAppend)
             });
         }
-        if !ready.committed_entries.is_empty() {
-            ready.messages.push(Message {
+        if !work.committed_entries.is_empty() {
+            work.messages.push(Message {
                 to: LOCAL_APPLY_THREAD,
                 from: id,
-                entries: ready.committed_entries.clone(),
+                entries: work.committed_entries.clone(),
                 responses: vec![Message {
                     to: id,
                     from: LOCAL_APPLY_THREAD,
-                    entries: ready.committed_entries.clone(),
+                    entries: work.committed_entries.clone(),
                     ..Message::of(MessageType::MsgStorageApplyResp)
                 }],
                 ..Message::of(MessageType::MsgStorageApply)
@@ -511,17 +526,17 @@ impl<S: Storage> RawNode<S> {
     /// [`Error::AdvanceUnexpected`] if this is not the outstanding one; fatal ones.
     pub fn advance(&mut self, persisted: Persisted) -> Result<(), Error> {
         self.check()?;
-        match self.outstanding.take_if(|outstanding| outstanding.number == persisted.number) {
-            Some(outstanding) => {
-                let result = self.carry_out(outstanding);
-                self.guard(result)
-            }
-            None => Err(Error::AdvanceUnexpected),
-        }
+        let mut work = persisted.work;
+        let same = |outstanding: &mut Outstanding| outstanding.number == work.number && self.raft.id == work.node;
+        let Some(outstanding) = self.outstanding.take_if(same) else { return Err(Error::AdvanceUnexpected) };
+        work.clear();
+        self.spare.0 = Some(work);
+        let result = self.carry_out(outstanding);
+        self.guard(result)
     }
 
     fn carry_out(&mut self, outstanding: Outstanding) -> Result<(), Error> {
-        for message in outstanding.to_self {
+        for message in self.to_self.drain(..) {
             // A vote or acknowledgement to itself may have become void in the meantime, like anybody's.
             match self.raft.step(message) {
                 Err(error) if error.is_fatal() => return Err(error),
@@ -610,7 +625,7 @@ impl<S: Storage> RawNode<S> {
         let first = log.first_index()?;
         let term = log.term(first - 1)?.unwrap_or(0);
         match log.entries_from(first, crate::config::NO_LIMIT)? {
-            Slice::Entries(entries) => Ok((first - 1, term, entries)),
+            Slice::Entries(entries) => Ok((first - 1, term, entries.into_vec())),
             Slice::Compacted => Ok((first - 1, term, Vec::new())),
         }
     }

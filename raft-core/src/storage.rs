@@ -8,13 +8,13 @@
 //!
 //! What is left out: asynchronous fetches, and the durable log itself (crate `wal`).
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::entries::{Entries, Runs};
 use crate::pb::{ConfState, Entry, HardState, Snapshot};
 
 /// Why a storage cannot answer.
@@ -65,7 +65,7 @@ pub trait Storage {
     fn initial_state(&self) -> Result<(HardState, ConfState), StorageError>;
 
     /// The entries in `[low, high)`, as many from the start as encode to `max_bytes`, but one at least.
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError>;
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Entries, StorageError>;
 
     /// The term of the entry at `index`, which may be any in `[first_index - 1, last_index]`.
     fn term(&self, index: u64) -> Result<u64, StorageError>;
@@ -85,7 +85,7 @@ impl<S: Storage> Storage for Arc<RwLock<S>> {
     fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
         self.read().unwrap_or_else(PoisonError::into_inner).initial_state()
     }
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Entries, StorageError> {
         self.read().unwrap_or_else(PoisonError::into_inner).entries(low, high, max_bytes)
     }
     fn term(&self, index: u64) -> Result<u64, StorageError> {
@@ -103,15 +103,25 @@ impl<S: Storage> Storage for Arc<RwLock<S>> {
 }
 
 /// A log in memory: for tests, for examples, and as the readable copy of a log on disk.
-#[derive(Clone, Debug, Default, Hash)]
+#[derive(Clone, Debug, Hash)]
 pub struct MemoryStorage {
     hard_state: HardState,
     /// Stands for everything up to its index; index 0 if there is none.
     snapshot: Snapshot,
-    /// The (index, term) just before `entries`: `entries[i].index == compacted.0 + 1 + i`.
+    /// The (index, term) just before `entries`: `entries.start() == compacted.0 + 1`.
     compacted: (u64, u64),
-    /// A deque, because compaction takes from the front of what may be millions of entries.
-    entries: VecDeque<Entry>,
+    entries: Runs,
+}
+
+impl Default for MemoryStorage {
+    fn default() -> Self {
+        MemoryStorage {
+            hard_state: HardState::default(),
+            snapshot: Snapshot::default(),
+            compacted: (0, 0),
+            entries: Runs::starting_at(1),
+        }
+    }
 }
 
 impl MemoryStorage {
@@ -146,7 +156,7 @@ impl MemoryStorage {
             return Err(StorageError::SnapshotOutOfDate);
         }
         self.compacted = (index, snapshot.metadata.term);
-        self.entries.clear();
+        self.entries = Runs::starting_at(index + 1);
         self.snapshot = snapshot;
         Ok(())
     }
@@ -184,39 +194,34 @@ impl MemoryStorage {
             return Err(StorageError::Compacted);
         }
         let term = self.term(index)?;
-        let count = self.position(index + 1).min(self.entries.len());
-        self.entries.drain(..count);
+        self.entries.release(index + 1);
         self.compacted = (index, term);
         Ok(())
     }
 
     /// Appends entries; those that overlap the log replace its end from their first index on. What is compacted
-    /// already is skipped.
+    /// already is skipped. A `Ready`'s entries are shared, not copied; a plain slice is.
     ///
     /// # Errors
     /// [`StorageError::Gap`] if they are not consecutive, or do not follow on the log; nothing is appended then.
-    pub fn append(&mut self, entries: &[Entry]) -> Result<(), StorageError> {
-        let first_kept = self.compacted.0 + 1;
-        let skip = entries.iter().take_while(|entry| entry.index < first_kept).count();
-        let entries = &entries[skip..];
-        let Some(first) = entries.first() else { return Ok(()) };
-        let last = self.compacted.0 + self.entries.len() as u64;
-        if first.index > last + 1 {
-            return Err(StorageError::Gap { last, first: first.index });
+    pub fn append(&mut self, entries: impl Into<Entries>) -> Result<(), StorageError> {
+        let mut entries = entries.into();
+        let skip = entries.iter().take_while(|entry| entry.index < self.entries.start()).count();
+        if skip > 0 {
+            entries.drain(..skip);
+        }
+        let Some(first) = entries.first().map(|entry| entry.index) else { return Ok(()) };
+        if first > self.entries.end() {
+            return Err(StorageError::Gap { last: self.entries.end() - 1, first });
         }
         for pair in entries.windows(2) {
             if pair[1].index != pair[0].index + 1 {
                 return Err(StorageError::Gap { last: pair[0].index, first: pair[1].index });
             }
         }
-        self.entries.truncate(self.position(first.index));
-        self.entries.extend(entries.iter().cloned());
+        self.entries.truncate(first);
+        self.entries.push(entries);
         Ok(())
-    }
-
-    /// Where the entry of `index` stands; only for indexes above the compacted one.
-    fn position(&self, index: u64) -> usize {
-        usize::try_from(index.saturating_sub(self.compacted.0 + 1)).unwrap_or(usize::MAX)
     }
 }
 
@@ -225,16 +230,14 @@ impl Storage for MemoryStorage {
         Ok((self.hard_state, self.snapshot.metadata.conf_state.clone()))
     }
 
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Entries, StorageError> {
         if low <= self.compacted.0 {
             return Err(StorageError::Compacted);
         }
-        let (start, end) = (self.position(low), self.position(high));
-        if start >= end || end > self.entries.len() {
+        if low >= high || high > self.entries.end() {
             return Err(StorageError::Unavailable);
         }
-        let count = count_within(self.entries.range(start..end), max_bytes);
-        Ok(self.entries.range(start..start + count).cloned().collect())
+        Ok(self.entries.slice(low, high, max_bytes))
     }
 
     fn term(&self, index: u64) -> Result<u64, StorageError> {
@@ -244,7 +247,7 @@ impl Storage for MemoryStorage {
         if index == self.compacted.0 {
             return Ok(self.compacted.1);
         }
-        self.entries.get(self.position(index)).map(|entry| entry.term).ok_or(StorageError::Unavailable)
+        self.entries.get(index).map(|entry| entry.term).ok_or(StorageError::Unavailable)
     }
 
     fn first_index(&self) -> Result<u64, StorageError> {
@@ -252,7 +255,7 @@ impl Storage for MemoryStorage {
     }
 
     fn last_index(&self) -> Result<u64, StorageError> {
-        Ok(self.compacted.0 + self.entries.len() as u64)
+        Ok(self.entries.end() - 1)
     }
 
     fn snapshot(&self) -> Result<Snapshot, StorageError> {
@@ -261,19 +264,20 @@ impl Storage for MemoryStorage {
 }
 
 /// How many of `entries`, from the start, encode to at most `max_bytes` together; one at least if there is any.
-pub(crate) fn count_within<'a>(entries: impl ExactSizeIterator<Item = &'a Entry>, max_bytes: u64) -> usize {
-    let all = entries.len();
+pub(crate) fn count_within<'a>(entries: impl Iterator<Item = &'a Entry>, max_bytes: u64) -> usize {
     if max_bytes == u64::MAX {
-        return all;
+        return entries.count();
     }
     let mut size = 0u64;
-    for (count, entry) in entries.enumerate() {
+    let mut count = 0;
+    for entry in entries {
         size = size.saturating_add(entry.encoded_len() as u64);
         if size > max_bytes && count > 0 {
-            return count;
+            break;
         }
+        count += 1;
     }
-    all
+    count
 }
 
 /// What `entries` weigh encoded; the measure of message and apply limits.

@@ -5,7 +5,7 @@
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use raft_core::pb::{ConfChange, ConfChangeType, ConfState, Entry, HardState, Message, MessageType, Snapshot};
+use raft_core::pb::{ConfChange, ConfChangeType, ConfState, Entries, Entry, HardState, Message, MessageType, Snapshot};
 use raft_core::{
     ConfChangeKind, Config, DropReason, Error, MemoryStorage, Node, Peer, RawNode, StateType, Storage, StorageError,
     TICK_BACKLOG,
@@ -32,9 +32,9 @@ fn start_with(peers: u64, config: Config) -> (Node, Shared) {
 }
 
 /// Takes one Ready and carries it out; returns its messages, and what it applied.
-fn handle(node: &Node, storage: &Shared) -> (Vec<Message>, Vec<Entry>) {
+fn handle(node: &Node, storage: &Shared) -> (Vec<Message>, Entries) {
     let mut ready = node.ready(LONG).unwrap().expect("there is work");
-    let mut sent = ready.take_messages();
+    let mut sent: Vec<_> = ready.take_messages().collect();
     {
         let mut storage = storage.write().unwrap();
         if let Some(hard_state) = ready.hard_state() {
@@ -43,7 +43,7 @@ fn handle(node: &Node, storage: &Shared) -> (Vec<Message>, Vec<Entry>) {
         storage.append(ready.entries()).unwrap();
     }
     let mut persisted = ready.persisted();
-    sent.append(&mut persisted.take_messages());
+    sent.extend(persisted.take_messages());
     let applied = persisted.take_committed_entries();
     for entry in applied.iter().filter(|entry| entry.is_conf_change()) {
         node.apply_conf_change(ConfChangeKind::decode(entry).unwrap()).unwrap();
@@ -253,7 +253,7 @@ fn a_fault_ends_the_node_and_every_call_returns_it() {
         fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
             self.0.initial_state()
         }
-        fn entries(&self, _: u64, _: u64, _: u64) -> Result<Vec<Entry>, StorageError> {
+        fn entries(&self, _: u64, _: u64, _: u64) -> Result<Entries, StorageError> {
             Err(StorageError::Other("broken".to_string()))
         }
         fn term(&self, index: u64) -> Result<u64, StorageError> {

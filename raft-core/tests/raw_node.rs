@@ -44,7 +44,7 @@ fn persist(raw: &mut Node, ready: &Ready) {
     storage.append(ready.entries()).unwrap();
 }
 
-fn apply(raw: &mut Node, persisted: &mut Persisted) -> Vec<Entry> {
+fn apply(raw: &mut Node, persisted: &mut Persisted) -> Entries {
     let entries = persisted.take_committed_entries();
     for entry in entries.iter().filter(|entry| entry.is_conf_change()) {
         raw.apply_conf_change(ConfChangeKind::decode(entry).unwrap()).unwrap();
@@ -53,19 +53,19 @@ fn apply(raw: &mut Node, persisted: &mut Persisted) -> Vec<Entry> {
 }
 
 /// One Ready, carried out as it should be: what was sent, what was applied.
-fn handle(raw: &mut Node) -> (Vec<Message>, Vec<Entry>) {
+fn handle(raw: &mut Node) -> (Vec<Message>, Entries) {
     let mut ready = raw.ready().unwrap();
-    let mut sent = ready.take_messages();
+    let mut sent: Vec<_> = ready.take_messages().collect();
     persist(raw, &ready);
     let mut persisted = ready.persisted();
-    sent.append(&mut persisted.take_messages());
+    sent.extend(persisted.take_messages());
     let applied = apply(raw, &mut persisted);
     raw.advance(persisted).unwrap();
     (sent, applied)
 }
 
-fn handle_all(raw: &mut Node) -> (Vec<Message>, Vec<Entry>) {
-    let (mut sent, mut applied) = (Vec::new(), Vec::new());
+fn handle_all(raw: &mut Node) -> (Vec<Message>, Entries) {
+    let (mut sent, mut applied) = (Vec::new(), Entries::new());
     while raw.has_ready() {
         let (more_sent, more_applied) = handle(raw);
         sent.extend(more_sent);
@@ -91,7 +91,7 @@ fn step_takes_what_peers_send_and_nothing_else() {
     let mut raw = lone_leader(|_| {});
     for number in 0..24 {
         let kind = MessageType::try_from(number).unwrap();
-        let result = raw.step(Message { entries: vec![Entry::default()], ..message(kind, 2, 1) });
+        let result = raw.step(Message { entries: [Entry::default()].into(), ..message(kind, 2, 1) });
         if raft_core::is_local_message(kind) {
             assert_eq!(result, Err(Error::StepLocalMessage), "{kind:?}");
         } else if raft_core::is_response_message(kind) {
@@ -180,7 +180,7 @@ fn a_restart_goes_on_behind_its_snapshot_or_where_the_application_is() {
     let metadata = SnapshotMetadata { conf_state: members(&[1, 2]), index: 2, term: 1 };
     let mut storage = MemoryStorage::new();
     storage.apply_snapshot(Snapshot { metadata, data: "state".into() }).unwrap();
-    storage.append(&[3, 4].map(|index| Entry { term: 1, index, ..Entry::normal("x") })).unwrap();
+    storage.append([3, 4].map(|index| Entry { term: 1, index, ..Entry::normal("x") })).unwrap();
     storage.set_hard_state(HardState { term: 1, vote: 0, commit: 4 });
     for (applied, expected) in [(0, vec![3, 4]), (2, vec![3, 4]), (3, vec![4]), (4, vec![])] {
         let mut raw = RawNode::restart(Config { applied, ..config(1) }, storage.clone()).unwrap();
@@ -255,7 +255,7 @@ fn there_is_a_ready_exactly_when_there_is_something_in_it() {
     assert_eq!(heard(&mut raw, message(MsgHeartbeat, 2, 2)), ((false, false, 0, 0), false, 1, 0));
     // Entries: their acknowledgement is a promise.
     let entries = vec![Entry { term: 2, index: 4, ..Entry::normal("x") }];
-    let append = Message { log_term: 1, index: 3, entries, ..message(MsgApp, 2, 2) };
+    let append = Message { log_term: 1, index: 3, entries: entries.into(), ..message(MsgApp, 2, 2) };
     assert_eq!(heard(&mut raw, append), ((false, false, 1, 0), true, 0, 1));
     // Commit alone need not be synced.
     let commit = Message { log_term: 2, index: 4, commit: 4, ..message(MsgApp, 2, 2) };
@@ -272,7 +272,7 @@ fn a_snapshot_and_committed_entries_never_share_a_ready() {
     let snapshot = Snapshot { metadata, data: "state".into() };
     raw.step(Message { snapshot: Some(Box::new(snapshot.clone())), ..message(MsgSnap, 2, 2) }).unwrap();
     let entries = vec![Entry { term: 2, index: 6, ..Entry::normal("x") }];
-    raw.step(Message { log_term: 2, index: 5, commit: 6, entries, ..message(MsgApp, 2, 2) }).unwrap();
+    raw.step(Message { log_term: 2, index: 5, commit: 6, entries: entries.into(), ..message(MsgApp, 2, 2) }).unwrap();
     let ready = raw.ready().unwrap();
     assert_eq!(
         (ready.snapshot(), ready.committed_entries().len(), indexes(ready.entries())),
@@ -325,7 +325,7 @@ fn changes_go_through_the_log() {
         let mut raw = lone_leader(|_| {});
         let change = ConfChangeV2::new(transition, parse_changes(words).unwrap());
         raw.propose_conf_change(change.clone()).unwrap();
-        let (_, applied) = if left.is_empty() { (vec![], vec![]) } else { handle_until_conf_change(&mut raw) };
+        let (_, applied) = if left.is_empty() { (vec![], Entries::new()) } else { handle_until_conf_change(&mut raw) };
         if left.is_empty() {
             assert!(raw.apply_conf_change(change).is_err());
             continue;
@@ -349,7 +349,7 @@ fn changes_go_through_the_log() {
 }
 
 /// Up to the Ready that applies a change, that one included.
-fn handle_until_conf_change(raw: &mut Node) -> (Vec<Message>, Vec<Entry>) {
+fn handle_until_conf_change(raw: &mut Node) -> (Vec<Message>, Entries) {
     loop {
         let done = handle(raw);
         if done.1.iter().any(Entry::is_conf_change) {
@@ -459,7 +459,7 @@ impl Storage for Generous {
     fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
         self.0.initial_state()
     }
-    fn entries(&self, low: u64, high: u64, _: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: u64, high: u64, _: u64) -> Result<Entries, StorageError> {
         self.0.entries(low, high, NO_LIMIT)
     }
     fn term(&self, index: u64) -> Result<u64, StorageError> {
@@ -499,7 +499,7 @@ fn pages_after_a_restart_leave_nothing_out() {
 
 /// One storage message of the given kind among these.
 fn storage_work(ready: &mut Ready, kind: MessageType) -> Option<Message> {
-    ready.take_messages().into_iter().find(|message| message.kind() == Some(kind))
+    ready.take_messages().find(|message| message.kind() == Some(kind))
 }
 
 fn async_leader() -> Node {
@@ -542,7 +542,7 @@ fn asynchronous_storage_work_comes_as_messages_with_the_answers_in_them() {
     assert_eq!((work.to, work.from, work.term, work.vote, work.commit), (LOCAL_APPEND_THREAD, 1, 1, 1, 0));
     assert_eq!(work.responses.iter().map(|m| (m.kind().unwrap(), m.to)).collect::<Vec<_>>(), [(MsgVoteResp, 1)]);
     // There is no cycle to wait for, and nothing to advance.
-    assert!(ready.persisted().take_messages().is_empty());
+    assert!(ready.persisted().take_messages().next().is_none());
     assert_eq!(raw.advance(Ready::default().persisted()), Err(Error::AdvanceUnexpected));
     raw.step(work.responses[0].clone()).unwrap();
     let mut ready = raw.ready().unwrap();
@@ -612,7 +612,8 @@ fn a_report_of_an_older_term_does_not_make_an_entry_durable() {
     // Leaders of terms 1 and 2 write entry 1; the leader of term 3 has the first one's.
     for (term, entry_term) in [(1, 1), (2, 2), (3, 1)] {
         let entries = vec![Entry { term: entry_term, index: 1, ..Entry::default() }];
-        raw.step(Message { entries, commit: u64::from(term == 3), ..message(MsgApp, 2, term) }).unwrap();
+        raw.step(Message { entries: entries.into(), commit: u64::from(term == 3), ..message(MsgApp, 2, term) })
+            .unwrap();
         let mut ready = raw.ready().unwrap();
         assert!(ready.committed_entries().is_empty(), "not on this disk");
         work.push(storage_work(&mut ready, MsgStorageAppend).unwrap());

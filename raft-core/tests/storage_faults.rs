@@ -4,7 +4,7 @@
 
 use std::cell::Cell;
 
-use raft_core::pb::{ConfState, Entry, HardState, Message, MessageType, Snapshot};
+use raft_core::pb::{ConfState, Entries, Entry, HardState, Message, MessageType, Snapshot};
 use raft_core::{Config, Error, MemoryStorage, RawNode, Storage, StorageError};
 
 /// Counts its calls and fails at one of them.
@@ -29,7 +29,7 @@ impl Storage for Faulty {
     fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
         self.call(self.inner.initial_state())
     }
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Entries, StorageError> {
         self.call(self.inner.entries(low, high, max_bytes))
     }
     fn term(&self, index: u64) -> Result<u64, StorageError> {
@@ -53,7 +53,7 @@ fn live(raw: &mut RawNode<Faulty>) -> Result<(), Error> {
         let mut out = Vec::new();
         while raw.has_ready() {
             let mut ready = raw.ready()?;
-            out.append(&mut ready.take_messages());
+            out.extend(ready.take_messages());
             let storage = &mut raw.storage_mut().inner;
             if let Some(snapshot) = ready.snapshot() {
                 storage.apply_snapshot(snapshot.clone())?;
@@ -63,7 +63,7 @@ fn live(raw: &mut RawNode<Faulty>) -> Result<(), Error> {
             }
             storage.append(ready.entries())?;
             let mut persisted = ready.persisted();
-            out.append(&mut persisted.take_messages());
+            out.extend(persisted.take_messages());
             for entry in persisted.take_committed_entries() {
                 if entry.is_conf_change() {
                     raw.apply_conf_change(raft_core::ConfChangeKind::decode(&entry)?)?;
@@ -108,7 +108,7 @@ fn live(raw: &mut RawNode<Faulty>) -> Result<(), Error> {
     hear(raw, MsgVote, 3, &|m| (m.term, m.index, m.log_term) = (term + 1, 99, term + 1))?;
     let entry = Entry { term: term + 1, index: last + 2, ..Entry::default() };
     hear(raw, MsgApp, 3, &|m| {
-        (m.term, m.index, m.log_term, m.entries) = (term + 1, last + 1, term, vec![entry.clone()])
+        (m.term, m.index, m.log_term, m.entries) = (term + 1, last + 1, term, [entry.clone()].into())
     })?;
     hear(raw, MsgApp, 3, &|m| (m.index, m.log_term) = (last + 40, term))?;
     hear(raw, MsgHeartbeat, 3, &|m| m.commit = last + 2)?;
@@ -173,13 +173,13 @@ impl Storage for Liar {
     fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
         self.0.initial_state()
     }
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Entries, StorageError> {
         let mut entries = self.0.entries(low, high, max_bytes)?;
         match self.1 {
             1 => entries.clear(),
             2 => entries[0].index += 1,
             3 => entries.push(Entry { index: high, term: 1, ..Entry::default() }),
-            4 => entries = vec![entries[0].clone(); 7],
+            4 => entries = vec![entries[0].clone(); 7].into(),
             5 => return Err(StorageError::Unavailable),
             _ => return Err(StorageError::Compacted),
         }
@@ -220,7 +220,7 @@ fn impossible_bounds_are_a_storage_fault() {
         fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
             Ok(Default::default())
         }
-        fn entries(&self, _: u64, _: u64, _: u64) -> Result<Vec<Entry>, StorageError> {
+        fn entries(&self, _: u64, _: u64, _: u64) -> Result<Entries, StorageError> {
             Err(StorageError::Unavailable)
         }
         fn term(&self, _: u64) -> Result<u64, StorageError> {

@@ -105,7 +105,7 @@ impl Run {
     }
 
     fn propose(&mut self, id: u64, entry: Entry) -> Result<(), Error> {
-        let proposal = Message { from: id, entries: vec![entry], ..Message::of(MessageType::MsgProp) };
+        let proposal = Message { from: id, entries: [entry].into(), ..Message::of(MessageType::MsgProp) };
         self.call(id, |node| node.step(proposal))
     }
 
@@ -179,7 +179,7 @@ impl Run {
     fn carry_out(&mut self, id: u64) -> Result<(), Error> {
         while self.node(id).has_ready() {
             let mut ready = self.node_mut(id).ready()?;
-            let mut sent = ready.take_messages();
+            let mut sent: Vec<_> = ready.take_messages().collect();
             let storage = self.node_mut(id).storage_mut();
             if let Some(hard_state) = ready.hard_state() {
                 storage.set_hard_state(hard_state);

@@ -85,7 +85,7 @@ fn messages_of_three_generations_of_etcd_decode_to_equal_values() {
         log_term: 1,
         index: 10,
         commit: 9,
-        entries: vec![Entry { term: 1, index: 11, data: Bytes::from_static(b"foo"), ..Entry::default() }],
+        entries: [Entry { term: 1, index: 11, data: Bytes::from_static(b"foo"), ..Entry::default() }].into(),
         ..Message::of(MessageType::MsgApp)
     };
     check_golden_message(
@@ -180,7 +180,7 @@ fn full_message() -> Message {
         term: 10,
         log_term: 11,
         index: 12,
-        entries: vec![entry],
+        entries: [entry].into(),
         commit: 13,
         snapshot: Some(Box::new(Snapshot { data: Bytes::from_static(b"s"), metadata })),
         reject: true,
@@ -261,7 +261,7 @@ prop_compose! {
     ) -> Message {
         let [to, from, term, log_term, index, commit, reject_hint, vote, _] = numbers;
         Message {
-            msg_type, to, from, term, log_term, index, entries, commit, snapshot: snapshot.map(Box::new), reject,
+            msg_type, to, from, term, log_term, index, entries: entries.into(), commit, snapshot: snapshot.map(Box::new), reject,
             reject_hint, context: context.into(), vote, responses: Vec::new(),
         }
     }

@@ -58,7 +58,7 @@ fn messages_within_messages() {
     let inner = Message {
         from: LOCAL_APPLY_THREAD,
         to: 1,
-        entries: vec![normal(1, 1, b"a"), normal(1, 2, b"b")],
+        entries: vec![normal(1, 1, b"a"), normal(1, 2, b"b")].into(),
         ..Message::of(MessageType::MsgStorageApplyResp)
     };
     let mut outer = Message { from: 1, to: LOCAL_APPEND_THREAD, vote: 2, ..Message::of(MessageType::MsgStorageAppend) };

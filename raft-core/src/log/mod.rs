@@ -17,9 +17,11 @@ pub(crate) mod unstable;
 
 use std::fmt;
 
+use crate::entries::Entries;
 use crate::error::Error;
 use crate::pb::{Entry, Snapshot};
-use crate::storage::{count_within, Storage, StorageError};
+use crate::storage::{count_within, encoded_size, Storage, StorageError};
+use prost::Message as _;
 
 use unstable::Unstable;
 
@@ -51,7 +53,7 @@ pub(crate) struct RaftLog<S> {
 
 /// Why a range cannot be read; a fault of the storage is an [`Error`] instead.
 pub(crate) enum Slice {
-    Entries(Vec<Entry>),
+    Entries(Entries),
     Compacted,
 }
 
@@ -95,7 +97,7 @@ impl<S: Storage> RaftLog<S> {
         if let Some(term) = self.unstable.term(index) {
             return Ok(Some(term));
         }
-        if index >= self.unstable.offset || index + 1 < self.first_index()? {
+        if index >= self.unstable.offset() || index + 1 < self.first_index()? {
             return Ok(None);
         }
         match self.storage.term(index) {
@@ -134,9 +136,10 @@ impl<S: Storage> RaftLog<S> {
         &mut self,
         from: u64,
         previous: EntryId,
-        mut entries: Vec<Entry>,
+        entries: impl Into<Entries>,
         leader_commit: u64,
     ) -> Result<Option<u64>, Error> {
+        let entries = entries.into();
         let is_bug = bug!(SkipLogMatching) && previous.index <= self.last_index()?;
         if !(is_bug || self.matches(previous)?) {
             return Ok(None);
@@ -146,15 +149,17 @@ impl<S: Storage> RaftLog<S> {
             if conflict <= self.committed {
                 return Err(Error::Malformed { from, what: "its entries contradict committed ones" });
             }
-            entries.drain(..(conflict - previous.index - 1) as usize);
-            self.append(entries)?;
+            let known = (conflict - previous.index - 1) as usize;
+            let new: Entries = if known == 0 { entries } else { entries.iter().skip(known).cloned().collect() };
+            self.append(new)?;
         }
         self.commit_to(leader_commit.min(if bug!(CommitBeyondAppend) { self.last_index()? } else { last_new }))?;
         Ok(Some(last_new))
     }
 
     /// Appends consecutive entries, replacing what stands from their first index on; returns the last index.
-    pub(crate) fn append(&mut self, entries: Vec<Entry>) -> Result<u64, Error> {
+    pub(crate) fn append(&mut self, entries: impl Into<Entries>) -> Result<u64, Error> {
+        let entries = entries.into();
         if let Some(first) = entries.first() {
             self.unstable.truncate_and_append(first.index, entries);
         }
@@ -242,7 +247,7 @@ impl<S: Storage> RaftLog<S> {
     pub(crate) fn entries_from(&self, low: u64, max_bytes: u64) -> Result<Slice, Error> {
         let last = self.last_index()?;
         if low > last {
-            return Ok(Slice::Entries(Vec::new()));
+            return Ok(Slice::Entries(Entries::new()));
         }
         self.slice(low, last + 1, max_bytes)
     }
@@ -253,13 +258,13 @@ impl<S: Storage> RaftLog<S> {
             return Ok(Slice::Compacted);
         }
         if low >= high {
-            return Ok(Slice::Entries(Vec::new()));
+            return Ok(Slice::Entries(Entries::new()));
         }
-        if low >= self.unstable.offset {
-            let entries = self.unstable.slice(low, high);
-            return Ok(Slice::Entries(entries[..count_within(entries.iter(), max_bytes)].to_vec()));
+        let offset = self.unstable.offset();
+        if low >= offset {
+            return Ok(Slice::Entries(self.unstable.entries.slice(low, high, max_bytes)));
         }
-        let cut = high.min(self.unstable.offset);
+        let cut = high.min(offset);
         let mut entries = match self.storage.entries(low, cut, max_bytes) {
             Ok(entries) => entries,
             Err(StorageError::Compacted) => return Ok(Slice::Compacted),
@@ -270,13 +275,18 @@ impl<S: Storage> RaftLog<S> {
             let what = format!("asked for entries [{low}, {cut}), storage returned others");
             return Err(StorageError::Other(what).into());
         }
-        if (entries.len() as u64) < cut - low || high <= self.unstable.offset {
-            // Cut short by the limit, or all there is. A storage that is generous with the limit is corrected.
-            entries.truncate(count_within(entries.iter(), max_bytes));
-            return Ok(Slice::Entries(entries));
+        // A storage that is generous with the limit is corrected.
+        let count = count_within(entries.iter(), max_bytes);
+        if count < entries.len() {
+            entries.truncate(count);
+        } else if entries.len() as u64 == cut - low && high > offset {
+            // The range goes on behind what is stable. As many more as there is room for, none if there is not.
+            let room = max_bytes.saturating_sub(encoded_size(&entries));
+            let more = self.unstable.entries.slice(offset, high, room);
+            if more.first().is_some_and(|first| first.encoded_len() as u64 <= room) {
+                entries.extend_from_slice(&more);
+            }
         }
-        entries.extend_from_slice(self.unstable.slice(self.unstable.offset, high));
-        entries.truncate(count_within(entries.iter(), max_bytes));
         Ok(Slice::Entries(entries))
     }
 
@@ -289,11 +299,11 @@ impl<S: Storage> RaftLog<S> {
     /// The highest index that may be handed out for applying. Without `allow_unstable`, only durable entries.
     fn max_appliable(&self, allow_unstable: bool) -> u64 {
         if bug!(ApplyUncommitted) {
-            self.unstable.offset - 1
+            self.unstable.offset() - 1
         } else if allow_unstable {
             self.committed
         } else {
-            self.committed.min(self.unstable.offset - 1)
+            self.committed.min(self.unstable.offset() - 1)
         }
     }
 
@@ -303,9 +313,9 @@ impl<S: Storage> RaftLog<S> {
     }
 
     /// The next page of committed entries to apply.
-    pub(crate) fn next_committed(&self, allow_unstable: bool) -> Result<Vec<Entry>, Error> {
+    pub(crate) fn next_committed(&self, allow_unstable: bool) -> Result<Entries, Error> {
         if !self.has_next_committed(allow_unstable) {
-            return Ok(Vec::new());
+            return Ok(Entries::new());
         }
         let room = self.max_applying_bytes.saturating_sub(self.applying_bytes);
         match self.slice(self.applying + 1, self.max_appliable(allow_unstable) + 1, room)? {
@@ -366,7 +376,7 @@ impl<S> fmt::Display for RaftLog<S> {
             self.committed,
             self.applied,
             self.applying,
-            self.unstable.offset,
+            self.unstable.offset(),
             self.unstable.offset_in_progress,
             self.unstable.entries.len()
         )

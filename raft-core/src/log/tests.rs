@@ -20,7 +20,7 @@ fn snapshot(index: u64, term: u64) -> Snapshot {
 /// A log whose entries `1..=stable.len()` are stable and the rest is not.
 fn log_of(stable: &[u64], unstable: &[u64]) -> RaftLog<MemoryStorage> {
     let mut storage = MemoryStorage::new();
-    storage.append(&entries(1, stable)).unwrap();
+    storage.append(entries(1, stable)).unwrap();
     let mut log = RaftLog::new(storage, u64::MAX).unwrap();
     log.append(entries(stable.len() as u64 + 1, unstable)).unwrap();
     log
@@ -106,7 +106,7 @@ fn an_append_replaces_what_it_overlaps() {
     ] {
         let mut log = log_of(&[1, 2], &[]);
         assert_eq!(log.append(entries(first, terms)).unwrap(), last);
-        assert_eq!((terms_from(&log, 1), log.unstable.offset), (all.to_vec(), offset));
+        assert_eq!((terms_from(&log, 1), log.unstable.offset()), (all.to_vec(), offset));
     }
 }
 
@@ -187,7 +187,7 @@ fn a_log_begins_where_its_storage_was_compacted() {
     storage.apply_snapshot(snapshot(1000, 7)).unwrap();
     let log = RaftLog::new(storage, u64::MAX).unwrap();
     assert_eq!((log.first_index().unwrap(), log.last_id().unwrap()), (1001, id(7, 1000)));
-    assert_eq!((log.committed, log.applying, log.applied, log.unstable.offset), (1000, 1000, 1000, 1001));
+    assert_eq!((log.committed, log.applying, log.applied, log.unstable.offset()), (1000, 1000, 1000, 1001));
     assert_eq!(terms_from(&log, 1001), []);
 }
 
@@ -195,7 +195,7 @@ fn a_log_begins_where_its_storage_was_compacted() {
 fn behind_snapshot() -> RaftLog<MemoryStorage> {
     let mut storage = MemoryStorage::new();
     storage.apply_snapshot(snapshot(100, 1)).unwrap();
-    storage.append(&entries(101, &[2, 2])).unwrap();
+    storage.append(entries(101, &[2, 2])).unwrap();
     let mut log = RaftLog::new(storage, u64::MAX).unwrap();
     log.append(entries(103, &[2, 3])).unwrap();
     log
@@ -367,7 +367,7 @@ fn a_temporarily_unavailable_snapshot_is_no_fault() {
         fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
             Ok(Default::default())
         }
-        fn entries(&self, _: u64, _: u64, _: u64) -> Result<Vec<Entry>, StorageError> {
+        fn entries(&self, _: u64, _: u64, _: u64) -> Result<Entries, StorageError> {
             Err(StorageError::Unavailable)
         }
         fn term(&self, _: u64) -> Result<u64, StorageError> {
@@ -512,7 +512,7 @@ proptest! {
                 }
                 Step::Compact { behind } => {
                     let to = log.applied.saturating_sub(behind);
-                    let durable = log.storage.last_index().unwrap().min(log.unstable.offset - 1);
+                    let durable = log.storage.last_index().unwrap().min(log.unstable.offset() - 1);
                     if !log.has_snapshot_pending() && to > model.before && to <= durable {
                         log.storage.compact(to).unwrap();
                         model.before_term = model.term(to).unwrap();
@@ -564,10 +564,10 @@ proptest! {
             prop_assert_eq!(&terms_from(&log, model.before + 1), &model.terms);
             // Cursors.
             let unstable = &log.unstable;
-            let end = unstable.offset + unstable.entries.len() as u64;
-            prop_assert!(unstable.offset <= unstable.offset_in_progress && unstable.offset_in_progress <= end);
+            let end = unstable.offset() + unstable.entries.len() as u64;
+            prop_assert!(unstable.offset() <= unstable.offset_in_progress && unstable.offset_in_progress <= end);
             prop_assert!(log.applied <= log.applying && log.applying <= log.committed);
-            prop_assert!(unstable.entries.iter().zip(unstable.offset..).all(|(entry, index)| entry.index == index));
+            prop_assert!(unstable.entries.to_vec().iter().zip(unstable.offset()..).all(|(entry, index)| entry.index == index));
         }
         // When storage has caught up, nothing is left in memory and nothing is missing.
         while let Some((handed, snapshot, last)) = model.work.pop_front() {

@@ -3,28 +3,32 @@
 //! Everything here is to be handed to storage, part of it may be handed out already ("in progress"). It is forgotten
 //! when storage reports it durable; the log then finds it there.
 
-use crate::pb::{Entry, Snapshot};
+use crate::entries::{Entries, Runs};
+use crate::pb::Snapshot;
 
 use super::EntryId;
 
 /// See the module's text. etcd: `log_unstable.go`.
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Unstable {
-    /// A snapshot received and not yet durable. If there is one, `offset == snapshot.index + 1`.
+    /// A snapshot received and not yet durable. If there is one, `entries.start() == snapshot.index + 1`.
     pub(crate) snapshot: Option<Snapshot>,
-    /// `entries[i].index == offset + i`.
-    pub(crate) entries: Vec<Entry>,
-    /// The index of the first entry that is not stable.
-    pub(crate) offset: u64,
+    /// The entries that are not stable; they start at [`Self::offset`].
+    pub(crate) entries: Runs,
     /// The snapshot was handed to storage.
     pub(crate) snapshot_in_progress: bool,
-    /// Entries below this index were handed to storage: `offset ≤ offset_in_progress ≤ offset + entries.len()`.
+    /// Entries below this index were handed to storage: `entries.start() ≤ offset_in_progress ≤ entries.end()`.
     pub(crate) offset_in_progress: u64,
 }
 
 impl Unstable {
     pub(crate) fn new(offset: u64) -> Self {
-        Unstable { offset, offset_in_progress: offset, ..Unstable::default() }
+        Unstable { entries: Runs::starting_at(offset), offset_in_progress: offset, ..Unstable::default() }
+    }
+
+    /// The index of the first entry that is not stable.
+    pub(crate) fn offset(&self) -> u64 {
+        self.entries.start()
     }
 
     /// The first index of the whole log, if this part knows it.
@@ -35,35 +39,28 @@ impl Unstable {
     /// The last index of the whole log, if this part knows it.
     pub(crate) fn last_index(&self) -> Option<u64> {
         if !self.entries.is_empty() {
-            return Some(self.end() - 1);
+            return Some(self.entries.end() - 1);
         }
         self.snapshot.as_ref().map(|snapshot| snapshot.metadata.index)
     }
 
     /// The term at `index`, if this part knows it.
     pub(crate) fn term(&self, index: u64) -> Option<u64> {
-        if index < self.offset {
+        if index < self.offset() {
             let metadata = &self.snapshot.as_ref()?.metadata;
             return (metadata.index == index).then_some(metadata.term);
         }
-        self.entries.get((index - self.offset) as usize).map(|entry| entry.term)
+        self.entries.get(index).map(|entry| entry.term)
     }
 
-    /// One past the last entry's index.
-    fn end(&self) -> u64 {
-        self.offset + self.entries.len() as u64
+    /// Whether there is anything that was not handed to storage yet.
+    pub(crate) fn has_next_entries(&self) -> bool {
+        self.offset_in_progress < self.entries.end()
     }
 
-    /// The entries in `[low, high)`, of which the caller knows that they are here.
-    pub(crate) fn slice(&self, low: u64, high: u64) -> &[Entry] {
-        let start = low.saturating_sub(self.offset) as usize;
-        let end = high.saturating_sub(self.offset) as usize;
-        self.entries.get(start..end).unwrap_or_default()
-    }
-
-    /// What was not handed to storage yet.
-    pub(crate) fn next_entries(&self) -> &[Entry] {
-        self.slice(self.offset_in_progress, self.end())
+    /// What was not handed to storage yet. It is one run from then on, so that those who read it later share it too.
+    pub(crate) fn next_entries(&mut self) -> Entries {
+        self.entries.join_from(self.offset_in_progress)
     }
 
     /// The snapshot, if it was not handed to storage yet.
@@ -73,7 +70,7 @@ impl Unstable {
 
     /// Everything here was handed to storage.
     pub(crate) fn accept_in_progress(&mut self) {
-        self.offset_in_progress = self.end();
+        self.offset_in_progress = self.entries.end();
         self.snapshot_in_progress = self.snapshot.is_some();
     }
 
@@ -84,7 +81,7 @@ impl Unstable {
             info!("entry at index {} missing from unstable log; ignoring", id.index);
             return;
         };
-        if id.index < self.offset {
+        if id.index < self.offset() {
             info!("entry at index {} matched unstable snapshot; ignoring", id.index);
             return;
         }
@@ -95,17 +92,8 @@ impl Unstable {
             );
             return;
         }
-        let count = (id.index + 1 - self.offset) as usize;
-        if count == self.entries.len() && self.entries.capacity() <= 1024 {
-            self.entries.clear();
-        } else if count == self.entries.len() {
-            // A burst's memory is given back.
-            self.entries = Vec::new();
-        } else {
-            self.entries.drain(..count);
-        }
-        self.offset = id.index + 1;
-        self.offset_in_progress = self.offset_in_progress.max(self.offset);
+        self.entries.release(id.index + 1);
+        self.offset_in_progress = self.offset_in_progress.max(self.offset());
     }
 
     /// Storage reports that the snapshot of `index` is durable.
@@ -124,20 +112,19 @@ impl Unstable {
 
     /// Appends consecutive entries that start at `first ≤ end`; what stands from `first` on is replaced. Entries that
     /// storage is writing at this moment and that are replaced must be handed out again.
-    pub(crate) fn truncate_and_append(&mut self, first: u64, entries: impl IntoIterator<Item = Entry>) {
-        if first < self.end() {
-            if first <= self.offset {
+    pub(crate) fn truncate_and_append(&mut self, first: u64, entries: Entries) {
+        if first < self.entries.end() {
+            if first <= self.offset() {
                 info!("replace the unstable entries from index {first}");
-                self.offset = first;
-                self.entries.clear();
+                self.entries = Runs::starting_at(first);
             } else {
                 info!("truncate the unstable entries before index {first}");
-                self.entries.truncate((first - self.offset) as usize);
+                self.entries.truncate(first);
             }
             let first = if bug!(ReplacedEntriesNotWritten) { self.offset_in_progress } else { first };
-            self.offset_in_progress = self.offset_in_progress.min(first).max(self.offset);
+            self.offset_in_progress = self.offset_in_progress.min(first).max(self.offset());
         }
-        self.entries.extend(entries);
+        self.entries.push(entries);
     }
 }
 

@@ -7,7 +7,7 @@
 use crate::config::NONE;
 use crate::error::Error;
 use crate::log::EntryId;
-use crate::pb::{Message, MessageType};
+use crate::pb::{Entry, Message, MessageType};
 use crate::quorum::VoteResult;
 use crate::storage::Storage;
 use crate::tracker::Progress;
@@ -238,7 +238,7 @@ impl<S: Storage> Raft<S> {
         // Whether the log's tail holds a configuration change is not looked up; assuming it is safe, and costs at
         // most a delay until the tail is applied.
         self.pending_conf_index = if bug!(ForgetPendingChange) { 0 } else { self.log.last_index()? };
-        self.append_entries(vec![Default::default()])?;
+        self.append_entries([Entry::default()].into())?;
         info!("{:x} became leader at term {}", self.id, self.term);
         Ok(())
     }

@@ -101,7 +101,7 @@ impl<S: Storage> Raft<S> {
     }
 
     fn handle_read_answer(&mut self, message: Message) {
-        match <[_; 1]>::try_from(message.entries) {
+        match <[_; 1]>::try_from(message.entries.into_vec()) {
             Ok([entry]) => {
                 self.read_only.answered.push(ReadState { index: message.index, request_ctx: entry.data });
             }

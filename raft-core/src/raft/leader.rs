@@ -7,7 +7,7 @@ use crate::confchange::ConfChangeKind;
 use crate::config::{limit_or_none, NONE};
 use crate::error::{ConfChangeRefusal, DropReason, Error};
 use crate::log::{EntryId, Slice};
-use crate::pb::{ConfChangeV2, Entry, Message, MessageType};
+use crate::pb::{ConfChangeV2, Entries, Entry, Message, MessageType};
 use crate::storage::{payload_size, Storage, StorageError};
 use crate::tracker::ProgressState;
 
@@ -88,7 +88,7 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
-    fn handle_propose(&mut self, mut entries: Vec<Entry>) -> Result<(), Error> {
+    fn handle_propose(&mut self, mut entries: Entries) -> Result<(), Error> {
         if !self.tracker.progress.contains_key(&self.id) {
             return Err(Error::ProposalDropped(DropReason::Removed));
         }
@@ -151,7 +151,7 @@ impl<S: Storage> Raft<S> {
 
     /// Gives the entries their places and appends them, unless too much waits for commit already. The leader's own
     /// acknowledgement follows when they are durable.
-    pub(super) fn append_entries(&mut self, mut entries: Vec<Entry>) -> Result<(), Error> {
+    pub(super) fn append_entries(&mut self, mut entries: Entries) -> Result<(), Error> {
         let limit = limit_or_none(self.config.max_uncommitted_entries_size);
         let bytes = payload_size(&entries);
         // One proposal passes however large it is, and empty ones always: they carry the protocol itself.
@@ -198,7 +198,7 @@ impl<S: Storage> Raft<S> {
         }
         let previous = progress.next_index - 1;
         let Some(log_term) = self.log.term(previous)? else { return self.maybe_send_snapshot(to) };
-        let mut entries = Vec::new();
+        let mut entries = Entries::new();
         // With a full window an empty message may still go: it carries the commit index, and its rejection is what
         // gets a window moving again whose messages were all lost.
         if progress.state != ProgressState::Replicate || !progress.inflights.is_full() {

@@ -80,7 +80,7 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         let leave = Entry { entry_type: EntryType::EntryConfChangeV2 as i32, ..Entry::default() };
-        let proposal = Message { from: self.id, entries: vec![leave], ..Message::of(MessageType::MsgProp) };
+        let proposal = Message { from: self.id, entries: [leave].into(), ..Message::of(MessageType::MsgProp) };
         match self.step(proposal) {
             Ok(()) => {
                 info!("initiating automatic transition out of joint configuration {}", self.tracker.config);

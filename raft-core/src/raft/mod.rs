@@ -30,8 +30,6 @@ pub(crate) mod validate;
 
 use std::fmt;
 
-use bytes::Bytes;
-
 use crate::config::{limit_or_none, Config, ReadOnlyOption, NONE};
 use crate::error::Error;
 use crate::log::{EntryId, RaftLog};
@@ -385,11 +383,6 @@ impl<S: Storage> Raft<S> {
     pub(crate) fn forget_draws(&mut self) {
         self.random = SplitMix64::new(self.config.seed, self.id);
         self.randomized_election_timeout = self.config.election_tick;
-    }
-
-    /// The read answers and refusals that wait for the application.
-    pub(crate) fn take_reads(&mut self) -> (Vec<ReadState>, Vec<Bytes>) {
-        (std::mem::take(&mut self.read_only.answered), std::mem::take(&mut self.read_only.dropped))
     }
 
     /// The configuration that a snapshot carries, taken over before its log is. `last` is the log's end.

@@ -12,7 +12,7 @@ fn snapshot(index: u64, term: u64) -> Snapshot {
 /// Compacted up to 3 (of term 3), entries 4 and 5 of terms 4 and 5.
 fn storage() -> MemoryStorage {
     let mut storage = MemoryStorage::new();
-    storage.append(&entries(1, &[1, 2, 3, 4, 5])).unwrap();
+    storage.append(entries(1, &[1, 2, 3, 4, 5])).unwrap();
     storage.compact(3).unwrap();
     storage
 }
@@ -38,7 +38,7 @@ fn terms_are_known_from_just_before_the_first_entry() {
 fn entries_are_limited_and_bounded() {
     use StorageError::{Compacted, Unavailable};
     let mut storage = storage();
-    storage.append(&entries(6, &[6])).unwrap();
+    storage.append(entries(6, &[6])).unwrap();
     let size = encoded_size(&entries(4, &[4]));
     for (low, high, limit, expected) in [
         (2, 6, u64::MAX, Err(Compacted)),
@@ -65,7 +65,7 @@ fn entries_are_limited_and_bounded() {
 fn bounds_move_with_appends_and_compactions() {
     let mut storage = storage();
     assert_eq!((storage.first_index(), storage.last_index()), (Ok(4), Ok(5)));
-    storage.append(&entries(6, &[5])).unwrap();
+    storage.append(entries(6, &[5])).unwrap();
     assert_eq!((storage.first_index(), storage.last_index()), (Ok(4), Ok(6)));
     storage.compact(4).unwrap();
     assert_eq!((storage.first_index(), storage.last_index()), (Ok(5), Ok(6)));
@@ -121,7 +121,7 @@ fn appends_overlap_follow_or_leave_a_gap() {
         (7, &[6], Err((5, 7))),
     ] {
         let mut storage = storage();
-        match (storage.append(&entries(first, terms_in)), expected) {
+        match (storage.append(entries(first, terms_in)), expected) {
             (Ok(()), Ok(expected)) => assert_eq!(terms(&storage), expected, "{first} {terms_in:?}"),
             (Err(error), Err((last, first))) => {
                 assert_eq!(error, StorageError::Gap { last, first });
@@ -156,7 +156,7 @@ fn a_snapshot_without_an_index_does_not_wipe_a_log() {
     let mut storage = MemoryStorage::new();
     storage.apply_snapshot(founding.clone()).unwrap();
     assert_eq!(storage.initial_state().unwrap().1, founding.metadata.conf_state);
-    storage.append(&entries(1, &[1])).unwrap();
+    storage.append(entries(1, &[1])).unwrap();
     assert_eq!(storage.apply_snapshot(founding.clone()), Err(StorageError::SnapshotOutOfDate));
     assert_eq!(terms(&storage), [1]);
     storage.compact(1).unwrap();

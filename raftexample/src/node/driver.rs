@@ -40,7 +40,7 @@ use std::time::Instant;
 use crossbeam_channel::RecvTimeoutError;
 use kvstore::Store;
 use parking_lot::RwLock;
-use raft_core::pb::{ConfState, Entry, EntryType, Message, MessageType};
+use raft_core::pb::{ConfState, Entries, Entry, EntryType, Message, MessageType};
 use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage};
 
 use self::leaving::{Handover, Leaving};
@@ -446,7 +446,7 @@ impl Driver {
             return Ok(());
         }
         let (entries, counters) = batch.split();
-        let proposal = Message { from: self.id, entries, ..Message::of(MessageType::MsgProp) };
+        let proposal = Message { from: self.id, entries: entries.into(), ..Message::of(MessageType::MsgProp) };
         if self.step(proposal)? {
             let leading = status.soft_state.state == StateType::Leader;
             self.writes.proposed(counters, status.hard_state.term, leading);
@@ -475,7 +475,7 @@ impl Driver {
     fn process_ready(&mut self) -> Result<(), Fatal> {
         let mut ready = self.raw.ready()?;
         self.note_soft_state(&ready);
-        self.send(ready.take_messages());
+        self.send(ready.take_messages().collect());
         self.persist(&ready)?;
         for context in ready.dropped_reads() {
             self.reads.dropped(Some(context));
@@ -484,7 +484,7 @@ impl Driver {
             self.reads.answered(&state.request_ctx, state.index);
         }
         let mut persisted = ready.persisted();
-        self.send(persisted.take_messages());
+        self.send(persisted.take_messages().collect());
         self.apply(persisted.take_committed_entries())?;
         self.raw.advance(persisted)?;
         Ok(())
@@ -543,7 +543,7 @@ impl Driver {
     }
 
     /// Applies committed entries, in order, and answers those who waited for them.
-    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), Fatal> {
+    fn apply(&mut self, entries: Entries) -> Result<(), Fatal> {
         let mut done: Vec<Answer> = Vec::new();
         let store = Arc::clone(&self.store);
         let mut entries = entries.into_iter().peekable();

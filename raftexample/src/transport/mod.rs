@@ -235,7 +235,7 @@ mod tests {
         transport.add(1, &"http://127.0.0.1:1".parse().unwrap());
         transport.add(2, &"http://127.0.0.1:2".parse().unwrap());
         let wish = Entry::normal("wish");
-        let proposal = Message { entries: vec![wish.clone()], ..to(3, MessageType::MsgProp) };
+        let proposal = Message { entries: [wish.clone()].into(), ..to(3, MessageType::MsgProp) };
         let messages =
             vec![to(2, MessageType::MsgApp), to(1, MessageType::MsgApp), to(4, MessageType::MsgSnap), proposal];
         let lost = transport.send(messages);

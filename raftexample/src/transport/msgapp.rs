@@ -219,9 +219,9 @@ mod tests {
             format!("01 0000000000000001 0000000000000038 08001004180522 30 {} 0000000000000004", "67".repeat(48));
         vec![
             (hex("00"), Frame::Heartbeat),
-            (hex(whole), append(1, 3, vec![entry(4, Bytes::new())], 3)),
-            (hex(empty), append(4, 4, vec![], 4)),
-            (hex(&with_entry), append(4, 4, vec![entry(5, gob)], 4)),
+            (hex(whole), append(1, 3, [entry(4, Bytes::new())].into(), 3)),
+            (hex(empty), append(4, 4, Vec::new().into(), 4)),
+            (hex(&with_entry), append(4, 4, [entry(5, gob)].into(), 4)),
         ]
     }
 

@@ -245,7 +245,7 @@ mod tests {
 
     fn proposal(bytes: usize) -> Message {
         let mut message = Message::of(MessageType::MsgProp);
-        message.entries = vec![Entry::normal(vec![7; bytes])];
+        message.entries = [Entry::normal(vec![7; bytes])].into();
         message
     }
 
@@ -281,7 +281,7 @@ mod tests {
             let mut new = outlet.attach(2, sink);
             assert_eq!(next(&mut old).await, None);
             drop(old);
-            let undelivered = Event::Undelivered { entries: proposal(1).entries };
+            let undelivered = Event::Undelivered { entries: proposal(1).entries.into_vec() };
             assert_eq!(*events.lock(), [undelivered, Event::Unreachable { id: 2 }]);
             outlet.offer(proposal(2)).unwrap();
             let expected = [StreamFrame::Heartbeat, StreamFrame::Message(proposal(2))];

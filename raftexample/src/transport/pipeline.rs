@@ -235,7 +235,7 @@ impl Lane {
 /// The proposals in a message, if they are to be proposed again should it be lost.
 fn proposals_of(message: &Message) -> Vec<Entry> {
     match message.kind() {
-        Some(MessageType::MsgProp) => message.entries.clone(),
+        Some(MessageType::MsgProp) => message.entries.to_vec(),
         _ => Vec::new(),
     }
 }

@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn cut_messages_are_errors_or_shorter_messages_but_never_more() {
         let mut message = Message::of(MessageType::MsgApp);
-        message.entries = vec![Entry::normal("data"), Entry::normal("more")];
+        message.entries = [Entry::normal("data"), Entry::normal("more")].into();
         let whole = encode(message);
         for length in 0..whole.len() {
             if let Ok(part) = decode(whole.slice(..length)) {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use raft_core::pb::{ConfState, Entry, HardState, Message, Snapshot, SnapshotMetadata};
+use raft_core::pb::{ConfState, Entries, Entry, HardState, Message, Snapshot, SnapshotMetadata};
 use raft_core::{ConfChangeKind, Config, MemoryStorage, RawNode, Storage, StorageError};
 
 use super::{Failure, Output};
@@ -69,7 +69,7 @@ impl NodeStorage {
     /// Throws away all entries from `from` on, as a disk does that did not keep what it had promised.
     pub(super) fn lose_from(&mut self, from: u64) -> Result<(), StorageError> {
         let first = self.log.first_index()?;
-        let kept = if from > first { self.log.entries(first, from, u64::MAX)? } else { Vec::new() };
+        let kept = if from > first { self.log.entries(first, from, u64::MAX)? } else { Entries::new() };
         let (hard_state, conf_state) = self.log.initial_state()?;
         let mut log = MemoryStorage::new();
         let metadata = SnapshotMetadata { index: first - 1, term: self.log.term(first - 1)?, conf_state };
@@ -89,7 +89,7 @@ impl Storage for NodeStorage {
         Ok((hard_state, self.state().metadata.conf_state))
     }
 
-    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StorageError> {
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Entries, StorageError> {
         self.check()?;
         self.log.entries(low, high, max_bytes)
     }
@@ -182,13 +182,13 @@ impl Node {
                 ready.dropped_reads().iter().map(|read| raft_core::describe::quote(read)).collect();
             output.line(&format!("DroppedReads {}", contexts.join(" ")));
         }
-        let mut messages = ready.take_messages();
+        let mut messages: Vec<_> = ready.take_messages().collect();
         if asynchronous {
             return Ok(messages);
         }
         raw.storage_mut().persist(ready.hard_state(), ready.snapshot(), ready.entries())?;
         let mut persisted = ready.persisted();
-        messages.append(&mut persisted.take_messages());
+        messages.extend(persisted.take_messages());
         apply(raw, &persisted.take_committed_entries(), output)?;
         raw.advance(persisted)?;
         Ok(messages)

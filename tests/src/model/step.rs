@@ -284,7 +284,7 @@ impl Member {
     }
 
     /// What the storage threads get stays here; the rest goes under way.
-    fn route(&mut self, messages: Vec<Message>) -> Vec<Message> {
+    fn route(&mut self, messages: impl Iterator<Item = Message>) -> Vec<Message> {
         let mut sent = Vec::new();
         for message in messages {
             match message.to {
@@ -399,7 +399,7 @@ fn is_volatile(ready: &Ready) -> bool {
 fn view_of_storage(storage: &MemoryStorage) -> Result<LogView, raft_core::StorageError> {
     let (first, last) = (storage.first_index()?, storage.last_index()?);
     let base = (first - 1, storage.term(first - 1)?);
-    let entries = if first <= last { storage.entries(first, last + 1, u64::MAX)? } else { Vec::new() };
+    let entries = if first <= last { storage.entries(first, last + 1, u64::MAX)? } else { Vec::new().into() };
     Ok(LogView { base, marks: entries.iter().map(mark).collect() })
 }
 

@@ -118,7 +118,7 @@ impl World {
             while process.raw.has_ready() {
                 let mut ready = process.raw.ready().map_err(broken)?;
                 self.see_ready(at, process, &ready)?;
-                let messages = ready.take_messages();
+                let messages: Vec<_> = ready.take_messages().collect();
                 if let Some(snapshot) = ready.snapshot() {
                     process.snapshot_under_way = snapshot.metadata.index;
                 }

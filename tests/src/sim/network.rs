@@ -56,8 +56,13 @@ impl Links {
 
 impl World {
     /// Sends messages.
-    pub(super) fn send_all(&mut self, at: usize, process: &mut Process, messages: Vec<Message>) -> Result<(), Stop> {
-        messages.into_iter().try_for_each(|message| self.send(at, process, message))
+    pub(super) fn send_all(
+        &mut self,
+        at: usize,
+        process: &mut Process,
+        mut messages: impl Iterator<Item = Message>,
+    ) -> Result<(), Stop> {
+        messages.try_for_each(|message| self.send(at, process, message))
     }
 
     /// Sends a message; what it promises must hold now.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::pb::SnapshotMetadata;
+use crate::pb::{Entry, SnapshotMetadata};
 
 fn entries(first: u64, terms: &[u64]) -> Vec<Entry> {
     terms.iter().zip(first..).map(|(term, index)| Entry { term: *term, index, ..Entry::default() }).collect()
@@ -11,10 +11,11 @@ fn snapshot(index: u64, term: u64) -> Snapshot {
 
 /// Entries from `offset` on, those below `in_progress` handed out; behind a snapshot or not.
 fn unstable(offset: u64, terms: &[u64], in_progress: u64, behind_snapshot: bool) -> Unstable {
+    let mut runs = Runs::starting_at(offset);
+    runs.push(entries(offset, terms).into());
     Unstable {
         snapshot: behind_snapshot.then(|| snapshot(offset - 1, 1)),
-        entries: entries(offset, terms),
-        offset,
+        entries: runs,
         snapshot_in_progress: false,
         offset_in_progress: in_progress,
     }
@@ -55,7 +56,7 @@ fn a_snapshot_replaces_everything_here() {
     let mut part = unstable(5, &[1, 1], 6, true);
     part.snapshot_in_progress = true;
     part.restore(snapshot(8, 2));
-    assert_eq!((part.offset, part.offset_in_progress, part.entries.len()), (9, 9, 0));
+    assert_eq!((part.offset(), part.offset_in_progress, part.entries.len()), (9, 9, 0));
     assert_eq!(part.next_snapshot(), Some(&snapshot(8, 2)), "it is not handed out yet, whatever its predecessor was");
 }
 
@@ -63,13 +64,14 @@ fn a_snapshot_replaces_everything_here() {
 fn what_is_handed_out_is_not_handed_out_again() {
     for (in_progress, next) in [(5, &[1, 2, 3][..]), (7, &[3]), (8, &[])] {
         let mut part = unstable(5, &[1, 2, 3], in_progress, true);
-        assert_eq!(terms(part.next_entries()), next);
+        assert_eq!(terms(&part.next_entries()), next);
         assert!(part.next_snapshot().is_some());
         part.accept_in_progress();
-        assert_eq!((part.next_entries(), part.next_snapshot(), part.offset_in_progress), (&[][..], None, 8));
+        assert!(part.next_entries().is_empty() && !part.has_next_entries());
+        assert_eq!((part.next_snapshot(), part.offset_in_progress), (None, 8));
         assert!(part.snapshot.is_some() && part.entries.len() == 3, "but it is kept until it is durable");
-        part.truncate_and_append(8, entries(8, &[4]));
-        assert_eq!(terms(part.next_entries()), [4]);
+        part.truncate_and_append(8, entries(8, &[4]).into());
+        assert_eq!(terms(&part.next_entries()), [4]);
     }
     let mut nothing = unstable(5, &[], 5, false);
     nothing.accept_in_progress();
@@ -92,8 +94,8 @@ fn a_report_counts_only_for_the_entry_that_it_names() {
         for behind_snapshot in [false, true] {
             let mut part = unstable(5, &[1, 1, 2], 7, behind_snapshot);
             part.stable_to(EntryId { term, index });
-            assert_eq!((part.offset, part.offset_in_progress), (offset, in_progress), "{term}/{index}");
-            assert_eq!(terms(&part.entries), [1, 1, 2][(offset - 5) as usize..]);
+            assert_eq!((part.offset(), part.offset_in_progress), (offset, in_progress), "{term}/{index}");
+            assert_eq!(terms(&part.entries.to_vec()), [1, 1, 2][(offset - 5) as usize..]);
             assert_eq!(part.snapshot.is_some(), behind_snapshot, "it has a report of its own");
         }
     }
@@ -123,9 +125,9 @@ fn an_append_goes_to_the_end_or_replaces_from_where_it_begins() {
         (6, 4, &[2, 2, 2], 4, 4, &[2, 2, 2]),
     ] {
         let mut part = unstable(5, &[1], in_progress, false);
-        part.truncate_and_append(first, entries(first, new));
+        part.truncate_and_append(first, entries(first, new).into());
         assert_eq!(
-            (part.offset, part.offset_in_progress, terms(&part.entries)),
+            (part.offset(), part.offset_in_progress, terms(&part.entries.to_vec())),
             (offset, expected_progress, all.to_vec())
         );
     }
@@ -136,18 +138,10 @@ fn an_append_goes_to_the_end_or_replaces_from_where_it_begins() {
         (6, 7, &[2, 2], 6, &[1, 1, 2, 2]),
     ] {
         let mut part = unstable(5, &[1, 1, 1], in_progress, false);
-        part.truncate_and_append(first, entries(first, new));
-        assert_eq!((part.offset, part.offset_in_progress, terms(&part.entries)), (5, expected_progress, all.to_vec()));
+        part.truncate_and_append(first, entries(first, new).into());
+        assert_eq!(
+            (part.offset(), part.offset_in_progress, terms(&part.entries.to_vec())),
+            (5, expected_progress, all.to_vec())
+        );
     }
-}
-
-#[test]
-fn a_bursts_memory_is_given_back() {
-    let mut part = unstable(1, &vec![1; 5000], 1, false);
-    part.stable_to(EntryId { term: 1, index: 5000 });
-    assert!(part.entries.capacity() <= 1024);
-    part.truncate_and_append(5001, entries(5001, &[1; 10]));
-    let capacity = part.entries.capacity();
-    part.stable_to(EntryId { term: 1, index: 5010 });
-    assert_eq!(part.entries.capacity(), capacity, "small ones are kept");
 }

@@ -1,6 +1,8 @@
 //! CheckQuorum and its lease (thesis §6.2, §9.6), alone and together with PreVote: a leader without a quorum yields, a
 //! node that was away deposes nobody, and nobody is stuck for ever.
 
+use bytes::Bytes;
+
 use super::*;
 use MessageType::*;
 use StateType::{Candidate, Follower, Leader, PreCandidate};

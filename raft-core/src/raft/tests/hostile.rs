@@ -1,5 +1,7 @@
 //! What no correct peer, disk or caller sends: each is refused, by an error that says what it is, and changes nothing.
 
+use bytes::Bytes;
+
 use super::*;
 use crate::confchange::ConfChangeError;
 use crate::pb::EntryType;
@@ -35,9 +37,9 @@ fn malformed_messages_are_refused_with_a_reason() {
     use EntryType::{EntryConfChange, EntryConfChangeV2};
     let good_snapshot = || snapshot_at(5, 1, members(&[1, 2], &[]));
     let snap = |snapshot: Option<Snapshot>| Message { snapshot: snapshot.map(Box::new), ..message(MsgSnap, 2, 2) };
-    let with_entry = |entry: Entry| append(|m| m.entries = vec![entry]);
-    let prop = |entries: Vec<Entry>| Message { entries, ..message(MsgProp, 2, 0) };
-    let read = |entries: Vec<Entry>| Message { entries, ..message(MsgReadIndex, 2, 0) };
+    let with_entry = |entry: Entry| append(|m| m.entries = [entry].into());
+    let prop = |entries: Vec<Entry>| Message { entries: entries.into(), ..message(MsgProp, 2, 0) };
+    let read = |entries: Vec<Entry>| Message { entries: entries.into(), ..message(MsgReadIndex, 2, 0) };
     let (unknown, large) = ("its type is unknown", "a term or index is absurdly large");
     let (no_term, extra_term) = ("it carries no term", "it carries a term, but its type has none");
     let (gap, order) = ("its entries are not consecutive", "the terms of its entries are out of order");
@@ -118,7 +120,7 @@ fn an_acknowledgement_of_what_the_leader_does_not_have_is_refused() {
 fn the_confirmation_of_a_read_that_was_never_asked_for_is_refused() {
     let mut one = leader(1, &[1, 2, 3]);
     one.hear(ack(2, 1, 1));
-    one.hear(Message { entries: vec![Entry::normal("r")], ..Message::of(MsgReadIndex) });
+    one.hear(Message { entries: vec![Entry::normal("r")].into(), ..Message::of(MsgReadIndex) });
     let confirm = |counter: u64| Message {
         context: Bytes::copy_from_slice(&counter.to_le_bytes()),
         ..message(MsgHeartbeatResp, 2, 1)
@@ -259,7 +261,7 @@ fn settings_and_states_that_cannot_be_are_refused_at_the_start() {
 fn a_stored_state_that_its_log_contradicts_is_refused() {
     let mut storage = MemoryStorage::new();
     storage.apply_snapshot(snapshot_at(5, 1, members(&[1], &[]))).unwrap();
-    storage.append(&entries_from(6, &[1, 1])).unwrap();
+    storage.append(entries_from(6, &[1, 1])).unwrap();
     // Behind the snapshot it is merely old: the snapshot may have become durable first.
     for (commit, fine) in [(4, true), (5, true), (7, true), (8, false)] {
         storage.set_hard_state(HardState { term: 1, vote: 0, commit });
@@ -290,7 +292,7 @@ fn storage_threads_cannot_become_members() {
         let change = crate::pb::ConfChange { node_id: id, ..Default::default() };
         let (kind, data) = crate::ConfChangeKind::V1(change).encode();
         let entries = vec![Entry { entry_type: kind as i32, data, ..Entry::default() }];
-        let what = refusal(&mut one, Message { from: 2, entries, ..Message::of(MsgProp) });
+        let what = refusal(&mut one, Message { from: 2, entries: entries.into(), ..Message::of(MsgProp) });
         assert!(what.contains("storage thread"), "{what}");
         let restored = crate::confchange::restore(&members(&[1, id], &[]), 1, 1, 1);
         assert!(matches!(restored, Err(ConfChangeError::NotRestorable(_))));
@@ -312,7 +314,7 @@ fn nobody_campaigns_for_a_term_that_would_be_refused() {
 #[test]
 fn reads_that_nobody_confirms_are_held_up_to_a_limit() {
     let mut one = leader(1, &[1, 2]);
-    let read = || Message { entries: vec![Entry::normal("r")], ..Message::of(MsgReadIndex) };
+    let read = || Message { entries: vec![Entry::normal("r")].into(), ..Message::of(MsgReadIndex) };
     let held = (0..70_000).take_while(|_| one.step(read()).is_ok()).count();
     assert_eq!(held, 65_536);
     assert_eq!(one.step(read()), Err(Error::ReadDropped(crate::DropReason::TooManyReads)));
@@ -322,7 +324,8 @@ fn reads_that_nobody_confirms_are_held_up_to_a_limit() {
 fn a_read_is_answered_by_the_leader_and_by_nobody_else() {
     let mut one = node(1, &[1, 2, 3]);
     one.hear(message(MsgHeartbeat, 2, 1));
-    let answer = |from| Message { index: 0, entries: vec![Entry::normal("r")], ..message(MsgReadIndexResp, from, 1) };
+    let answer =
+        |from| Message { index: 0, entries: vec![Entry::normal("r")].into(), ..message(MsgReadIndexResp, from, 1) };
     one.hear(answer(3));
     assert!(one.read_only.answered.is_empty());
     one.hear(answer(2));

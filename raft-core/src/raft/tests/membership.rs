@@ -16,7 +16,7 @@ fn conf_entry(change: impl Into<ConfChangeKind>) -> Entry {
 }
 
 fn conf_proposal(change: impl Into<ConfChangeKind>) -> Message {
-    Message { entries: vec![conf_entry(change)], ..Message::of(MsgProp) }
+    Message { entries: vec![conf_entry(change)].into(), ..Message::of(MsgProp) }
 }
 
 fn v2(words: &str, transition: ConfChangeTransition) -> ConfChangeV2 {
@@ -85,7 +85,7 @@ fn changes_are_refused_where_they_do_not_belong_unless_checks_are_off() {
 fn a_change_is_checked_entry_by_entry() {
     let mut one = settled();
     let entries = vec![Entry::normal("a"), conf_entry(auto("v3")), conf_entry(auto("v4")), Entry::normal("b")];
-    let result = one.step(Message { entries, ..Message::of(MsgProp) });
+    let result = one.step(Message { entries: entries.into(), ..Message::of(MsgProp) });
     assert!(matches!(result, Err(Error::ConfChangeRefused(_))));
     let kept: Vec<bool> = one.log_entries().iter().skip(1).map(Entry::is_conf_change).collect();
     assert_eq!((kept, one.pending_conf_index), (vec![false, true, false, false], 3));
@@ -208,7 +208,7 @@ fn nobody_campaigns_with_a_committed_change_unapplied() {
             for (entry, index) in entries.iter_mut().zip(1..) {
                 (entry.term, entry.index) = (1, index);
             }
-            one.hear(Message { entries, commit: 3, ..message(MsgApp, 1, 1) });
+            one.hear(Message { entries: entries.into(), commit: 3, ..message(MsgApp, 1, 1) });
             for wish in [Message { from: 2, ..Message::of(MsgHup) }, message(MsgTimeoutNow, 1, 1)] {
                 assert_eq!(one.hear(wish), []);
                 assert_eq!((one.state, one.term), (Follower, 1));

@@ -19,11 +19,13 @@ mod votes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use super::*;
 use crate::confchange::ConfChangeKind;
 use crate::config::NO_LIMIT;
 use crate::log::Slice;
-use crate::pb::{ConfState, Entry, SnapshotMetadata};
+use crate::pb::{ConfState, Entries, Entry, SnapshotMetadata};
 use crate::storage::{encoded_size, payload_size, MemoryStorage};
 use crate::tracker::{Progress, ProgressState};
 
@@ -52,12 +54,12 @@ pub(super) fn members(voters: &[u64], learners: &[u64]) -> ConfState {
 pub(super) fn stored(conf_state: ConfState, terms: &[u64]) -> MemoryStorage {
     let mut storage = MemoryStorage::new();
     storage.set_conf_state(conf_state);
-    storage.append(&entries_from(1, terms)).unwrap();
+    storage.append(entries_from(1, terms)).unwrap();
     storage.set_hard_state(HardState { term: terms.last().copied().unwrap_or(0), ..HardState::default() });
     storage
 }
 
-pub(super) fn entries_from(first: u64, terms: &[u64]) -> Vec<Entry> {
+pub(super) fn entries_from(first: u64, terms: &[u64]) -> Entries {
     terms.iter().zip(first..).map(|(term, index)| Entry { term: *term, index, ..Entry::default() }).collect()
 }
 
@@ -98,7 +100,7 @@ pub(super) fn ack(from: u64, term: u64, index: u64) -> Message {
 }
 
 pub(super) fn proposal(data: impl Into<Bytes>) -> Message {
-    Message { entries: vec![Entry::normal(data)], ..Message::of(MessageType::MsgProp) }
+    Message { entries: [Entry::normal(data)].into(), ..Message::of(MessageType::MsgProp) }
 }
 
 pub(super) fn kinds(messages: &[Message]) -> Vec<MessageType> {
@@ -107,10 +109,15 @@ pub(super) fn kinds(messages: &[Message]) -> Vec<MessageType> {
 
 /// The helpers of the bench.
 impl Raft<MemoryStorage> {
+    /// The read answers and refusals that wait for the application.
+    pub(super) fn take_reads(&mut self) -> (Vec<ReadState>, Vec<Bytes>) {
+        (std::mem::take(&mut self.read_only.answered), std::mem::take(&mut self.read_only.dropped))
+    }
+
     /// Storage makes everything durable that it was given so far.
     pub(super) fn persist(&mut self) {
         let snapshot = self.log.unstable.next_snapshot().cloned();
-        let entries = self.log.unstable.entries.clone();
+        let entries = self.log.unstable.entries.to_vec();
         let last = entries.last().map(|entry| EntryId { term: entry.term, index: entry.index }).unwrap_or_default();
         self.log.unstable.accept_in_progress();
         if let Some(snapshot) = &snapshot {
@@ -144,7 +151,7 @@ impl Raft<MemoryStorage> {
     }
 
     /// The application applies what is committed.
-    pub(super) fn apply(&mut self) -> Vec<Entry> {
+    pub(super) fn apply(&mut self) -> Entries {
         let page = self.log.next_committed(true).unwrap();
         let Some(last) = page.last() else { return page };
         let (index, bytes) = (last.index, encoded_size(&page));
@@ -196,7 +203,7 @@ impl Raft<MemoryStorage> {
         self.log_entries().into_iter().map(|entry| entry.data).filter(|data| !data.is_empty()).collect()
     }
 
-    pub(super) fn log_entries(&self) -> Vec<Entry> {
+    pub(super) fn log_entries(&self) -> Entries {
         match self.log.entries_from(self.log.first_index().unwrap(), NO_LIMIT).unwrap() {
             Slice::Entries(entries) => entries,
             Slice::Compacted => panic!("the first index is never compacted"),

@@ -1,12 +1,14 @@
 //! Linearizable reads (thesis §6.4): a read is answered with an index that is not below anything that was committed
 //! when it was asked, and only by who is sure to lead.
 
+use bytes::Bytes;
+
 use super::*;
 use MessageType::*;
 use StateType::{Follower, Leader};
 
 fn read(context: &'static str) -> Message {
-    Message { entries: vec![Entry::normal(context)], ..Message::of(MsgReadIndex) }
+    Message { entries: vec![Entry::normal(context)].into(), ..Message::of(MsgReadIndex) }
 }
 
 /// What the node's application was told, as (index, context).
@@ -198,7 +200,7 @@ fn a_follower_takes_an_answer_with_exactly_one_context() {
     for (entries, expected) in
         [(vec![], vec![]), (vec![entry.clone()], vec![(7, "r".into())]), (vec![entry.clone(), entry], vec![])]
     {
-        one.step(Message { index: 7, entries, ..message(MsgReadIndexResp, 2, 1) }).unwrap();
+        one.step(Message { index: 7, entries: entries.into(), ..message(MsgReadIndexResp, 2, 1) }).unwrap();
         assert_eq!(answers(&mut one), expected);
     }
 }

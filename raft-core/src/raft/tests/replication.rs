@@ -1,5 +1,7 @@
 //! Log replication and commit (Raft paper §5.3, §5.4.2): appends and their answers, conflict repair, the commit rule.
 
+use bytes::Bytes;
+
 use super::*;
 use MessageType::*;
 use StateType::{Candidate, Follower, Leader};
@@ -185,7 +187,7 @@ fn a_follower_applies_what_the_leader_says_is_committed_in_order() {
     for (count, commit) in [(1, 1), (2, 2), (2, 1), (3, 2)] {
         let mut one = follower(1, &[]);
         let mut message = append(1, (0, 0), commit, &vec![1; count]);
-        for entry in &mut message.entries {
+        for entry in message.entries.iter_mut() {
             entry.data = format!("entry {}", entry.index).into();
         }
         let entries = message.entries.clone();
@@ -231,7 +233,7 @@ fn conflicting_entries_are_replaced_and_equal_ones_kept() {
         let mut one = follower(4, &[1, 2]);
         one.step(append(4, previous, 0, terms)).unwrap();
         assert_eq!(one.log_terms(), log, "{previous:?} {terms:?}");
-        let unstable: Vec<u64> = one.log.unstable.entries.iter().map(|entry| entry.term).collect();
+        let unstable: Vec<u64> = one.log.unstable.entries.to_vec().iter().map(|entry| entry.term).collect();
         assert_eq!(unstable, rewritten, "only what is new goes to storage again");
     }
 }
@@ -494,7 +496,7 @@ fn what_is_passed_on_twice_keeps_its_origin() {
     for (kind, entry) in [(MsgProp, Entry::normal("x")), (MsgReadIndex, Entry::normal("read"))] {
         let mut between = node(2, &[1, 2, 3]);
         between.become_follower(2, 1).unwrap();
-        let forwarded = Message { to: 2, entries: vec![entry], ..message(kind, 3, 0) };
+        let forwarded = Message { to: 2, entries: vec![entry].into(), ..message(kind, 3, 0) };
         let sent = between.hear(forwarded);
         assert_eq!((sent[0].from, sent[0].to), (3, 1), "{kind:?}");
     }

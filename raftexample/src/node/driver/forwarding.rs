@@ -14,7 +14,7 @@
 //!
 //! What is left out: an answer to a proposal that was taken. That is in the log.
 
-use raft_core::pb::{ConfChangeType, Entry, Message, MessageType};
+use raft_core::pb::{ConfChangeType, Entries, Entry, Message, MessageType};
 use raft_core::Error;
 
 use super::{Driver, Fatal};
@@ -49,7 +49,7 @@ impl Driver {
         Ok(())
     }
 
-    fn give_back(&mut self, to: u64, entries: Vec<Entry>, behind: Option<Behind>) {
+    fn give_back(&mut self, to: u64, entries: Entries, behind: Option<Behind>) {
         let (index, reject_hint) = behind.map_or((0, 0), |behind| (behind.has, behind.needs));
         let (from, reject) = (self.id, true);
         let message = Message { from, to, entries, index, reject, reject_hint, ..Message::of(MessageType::MsgProp) };

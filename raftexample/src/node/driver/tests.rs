@@ -145,7 +145,7 @@ impl Bench {
         let mut message = Message::of(MessageType::MsgApp);
         (message.from, message.to, message.term, message.commit) = (2, 1, 5, commit);
         (message.index, message.log_term) = (after, if after <= 3 { 1 } else { 5 });
-        message.entries = entries;
+        message.entries = entries.into();
         let now = Instant::now();
         self.driver.take(Input::Peer(Event::Message(message)), now)?;
         self.driver.turn()?;
@@ -368,7 +368,7 @@ fn removing_a_stranger_or_everybody_has_no_effect_on_any_node() {
     last.index = 4;
     (message.from, message.to, message.term, message.commit) = (2, 1, 5, 5);
     (message.index, message.log_term) = (2, 1);
-    message.entries = vec![stranger, last, change_entry(5, ConfChangeType::ConfChangeRemoveNode, 1, "")];
+    message.entries = [stranger, last, change_entry(5, ConfChangeType::ConfChangeRemoveNode, 1, "")].into();
     bench.take(Input::Peer(Event::Message(message)));
     assert_eq!(bench.driver.applied.0, 5, "it goes on");
     assert_eq!(bench.driver.conf_state.voters, [1]);
@@ -502,7 +502,7 @@ fn a_forwarded_proposal_is_kept_during_a_handover_and_goes_to_the_next_leader() 
 
     let (last, proposal) = (bench.driver.raw.storage().last_index().unwrap(), request(1, "kept"));
     let forwarded =
-        Message { from: 3, to: 1, entries: vec![Entry::normal(proposal)], ..Message::of(MessageType::MsgProp) };
+        Message { from: 3, to: 1, entries: [Entry::normal(proposal)].into(), ..Message::of(MessageType::MsgProp) };
     bench.take(Input::Peer(Event::Message(forwarded)));
     assert_eq!(bench.driver.raw.storage().last_index(), Ok(last), "not into this node's log");
     assert_eq!(bench.driver.handover.kept(), 1);

@@ -55,7 +55,7 @@ fn message(kind: MessageType, index: u64) -> Message {
 fn proposal() -> Message {
     let mut message = Message::of(MessageType::MsgProp);
     (message.from, message.to) = (1, 2);
-    message.entries = vec![Entry::normal("wish")];
+    message.entries = [Entry::normal("wish")].into();
     message
 }
 

@@ -229,14 +229,14 @@ fn a_leader_gives_back_the_promotion_of_a_learner_that_is_behind() {
     bench.lead();
     let before = bench.last_index();
     let entries = vec![Entry { index: 0, term: 0, ..own_entry(0, Step::Promote { id: 4 }) }];
-    bench.message(Message { from: 1, to: 1, entries, ..Message::of(MessageType::MsgProp) });
+    bench.message(Message { from: 1, to: 1, entries: entries.into(), ..Message::of(MessageType::MsgProp) });
     assert_eq!(bench.last_index(), before);
     assert!(matches!(refused(&mut answer), ChangeRefused::LearnerBehind { id: 4, has: 0, .. }));
 }
 
 /// What the leader sends back when it has not taken these entries.
 fn given_back(entries: Vec<Entry>) -> Message {
-    Message { from: 2, to: 1, entries, reject: true, ..Message::of(MessageType::MsgProp) }
+    Message { from: 2, to: 1, entries: entries.into(), reject: true, ..Message::of(MessageType::MsgProp) }
 }
 
 #[test]

@@ -1,0 +1,277 @@
+//! The protocol alone, beside crate `raft` 0.7: clusters in one process, no disk, no network, no threads.
+//!
+//! ```text
+//! cargo bench -p tests --bench core [-- CASE]
+//! ```
+//!
+//! Without CASE everything is measured (about two minutes; `log-length` wants 3 GB of memory). A line for each
+//! measurement:
+//!
+//! ```text
+//! core nodes=3 batch=16 size=128 wire=no ours_ns=… rival_ns=… ratio=… ours_allocations=… rival_allocations=…
+//! ```
+//!
+//! | case | what is measured | per |
+//! |---|---|---|
+//! | `shapes` | a leader proposes `batch` entries of `size` bytes at once, everybody appends, commits and applies them; `wire=no` hands messages over as they are, `wire=yes` encodes each one and decodes it at the receiver | committed entry |
+//! | `nodes` | the same for 1, 3, 5 and 7 nodes | committed entry |
+//! | `log-length` | the same with 10 thousand and with 10 million entries kept in each log (ours only) | committed entry |
+//! | `idle` | `has_ready` on a leader that has nothing to do; a tick of the whole cluster with its heartbeats | call, tick |
+//! | `election` | another node campaigns, wins, and commits its first entry | election |
+//!
+//! **Fair.** Both sides are driven by the same loop (this file) through the calls that their documentation recommends,
+//! written down in `ours.rs` and `rival.rs`: same messages, same limits (1 MiB a message, 256 in flight), same
+//! compaction (every [`KEPT`] entries, down to [`KEPT`]), each with its own in-memory storage, logging off. They
+//! alternate, in one process, and the median of [`ROUNDS`] rounds is printed for each, so that a busy machine is busy
+//! for both. Allocations (`malloc` and `realloc`, per entry and node; per node, for a tick or an election) are counted
+//! in a round of its own; the time of the others is that of the system's allocator.
+//!
+//! **The rival's codec.** `raft` comes with one of two: `protobuf-codec`, its default, which brings its own compiler
+//! and shares payloads (`Bytes`), and `prost-codec`, which wants `protoc` installed and copies payloads with each entry
+//! (`Vec<u8>`). It shapes its messages, and with them the series without a wire too. Measured is the default: it
+//! is the faster one, and builds everywhere. The other one:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg rival_prost" cargo bench -p tests --bench core
+//! ```
+
+mod ours;
+mod rival;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use allocation_counter::measure;
+use bytes::Bytes;
+
+/// Rounds of each side; the median is printed.
+const ROUNDS: usize = 15;
+/// Entries that compaction leaves, and after how many it comes again.
+const KEPT: u64 = 10_000;
+const MAX_MESSAGE_BYTES: u64 = 1 << 20;
+const MAX_INFLIGHT_MESSAGES: usize = 256;
+const ELECTION_TICK: usize = 10;
+const HEARTBEAT_TICK: usize = 1;
+
+/// One library's node, as its documentation wants it driven.
+trait Node: Sized {
+    type Message;
+
+    /// Node `id` of a cluster of the nodes 1 to `nodes`.
+    fn new(id: u64, nodes: u64) -> Self;
+    fn campaign(&mut self);
+    fn tick(&mut self);
+    fn propose(&mut self, batch: usize, payload: &Bytes);
+    fn step(&mut self, message: Self::Message);
+    fn has_ready(&self) -> bool;
+    /// Carries out all work that is ready: puts messages into `outbox`, answers how many entries it applied.
+    fn work(&mut self, outbox: &mut Vec<Self::Message>) -> u64;
+    fn applied(&self) -> u64;
+    fn compact(&mut self, index: u64);
+    fn receiver(message: &Self::Message) -> u64;
+    /// To bytes and back.
+    fn over_the_wire(message: Self::Message) -> Self::Message;
+}
+
+struct Cluster<N: Node> {
+    nodes: Vec<N>,
+    /// What was sent and not delivered yet, and what is being delivered.
+    outbox: Vec<N::Message>,
+    inbox: Vec<N::Message>,
+    wire: bool,
+    kept: u64,
+    compacted: u64,
+    /// Applied by node 1.
+    applied: u64,
+}
+
+impl<N: Node> Cluster<N> {
+    /// A cluster that node 1 leads.
+    fn new(nodes: u64, wire: bool) -> Self {
+        let mut cluster = Cluster {
+            nodes: (1..=nodes).map(|id| N::new(id, nodes)).collect(),
+            outbox: Vec::new(),
+            inbox: Vec::new(),
+            wire,
+            kept: KEPT,
+            compacted: 0,
+            applied: 0,
+        };
+        cluster.settle();
+        cluster.nodes[0].campaign();
+        cluster.settle();
+        cluster
+    }
+
+    /// Lets everybody work and talk until nothing is left to do.
+    fn settle(&mut self) {
+        loop {
+            for (position, node) in self.nodes.iter_mut().enumerate() {
+                let applied = node.work(&mut self.outbox);
+                if position == 0 {
+                    self.applied += applied;
+                }
+            }
+            if self.outbox.is_empty() {
+                return;
+            }
+            std::mem::swap(&mut self.outbox, &mut self.inbox);
+            for message in self.inbox.drain(..) {
+                let receiver = N::receiver(&message) as usize - 1;
+                let message = if self.wire { N::over_the_wire(message) } else { message };
+                self.nodes[receiver].step(message);
+            }
+        }
+    }
+
+    /// `entries` entries through the cluster, `batch` at a time.
+    fn replicate(&mut self, entries: usize, batch: usize, payload: &Bytes) {
+        let before = self.applied;
+        for _ in 0..entries / batch {
+            self.nodes[0].propose(batch, payload);
+            self.settle();
+            let applied = self.nodes[0].applied();
+            if applied >= self.compacted + self.kept + KEPT {
+                self.compacted = applied - self.kept;
+                for node in &mut self.nodes {
+                    node.compact(self.compacted);
+                }
+            }
+        }
+        assert_eq!(self.applied - before, (entries / batch * batch) as u64, "not everything was committed");
+    }
+
+    fn tick(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            self.nodes.iter_mut().for_each(N::tick);
+            self.settle();
+        }
+    }
+
+    /// Each node in turn takes over.
+    fn elections(&mut self, count: usize) {
+        for number in 0..count {
+            let next = (number + 1) % self.nodes.len();
+            self.nodes[next].campaign();
+            let before = self.nodes[next].applied();
+            self.settle();
+            assert!(self.nodes[next].applied() > before, "the election was not won");
+        }
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Nanoseconds per unit of the two sides, and allocations per unit; the sides alternate.
+fn versus(units: usize, mut ours: impl FnMut(), mut rival: impl FnMut()) -> [f64; 4] {
+    let nanoseconds = |work: &mut dyn FnMut()| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_nanos() as f64 / units as f64
+    };
+    // Also warms up.
+    let allocations = [measure(&mut ours), measure(&mut rival)].map(|seen| seen.count_total as f64 / units as f64);
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        times[0].push(nanoseconds(&mut ours));
+        times[1].push(nanoseconds(&mut rival));
+    }
+    let [ours, rival] = times.map(median);
+    [ours, rival, allocations[0], allocations[1]]
+}
+
+fn report(what: &str, nodes: u64, [ours, rival, ours_allocations, rival_allocations]: [f64; 4]) {
+    println!(
+        "core {what} ours_ns={ours:.0} rival_ns={rival:.0} ratio={:.2} ours_allocations={:.2} \
+         rival_allocations={:.2}",
+        rival / ours,
+        ours_allocations / nodes as f64,
+        rival_allocations / nodes as f64
+    );
+}
+
+fn shape(nodes: u64, batch: usize, size: usize, wire: bool) {
+    let entries = if batch == 1 { 20_000 } else { 64_000 };
+    let payload = Bytes::from(vec![7; size]);
+    let mut ours = Cluster::<ours::Node>::new(nodes, wire);
+    let mut rival = Cluster::<rival::Node>::new(nodes, wire);
+    let figures =
+        versus(entries, || ours.replicate(entries, batch, &payload), || rival.replicate(entries, batch, &payload));
+    let wire = if wire { "yes" } else { "no" };
+    report(&format!("nodes={nodes} batch={batch} size={size} wire={wire}"), nodes, figures);
+}
+
+fn shapes() {
+    for wire in [false, true] {
+        for (batch, size) in [(1, 128), (16, 128), (256, 128), (16, 4096)] {
+            shape(3, batch, size, wire);
+        }
+    }
+}
+
+fn nodes() {
+    for nodes in [1, 3, 5, 7] {
+        shape(nodes, 16, 128, false);
+    }
+}
+
+fn log_length() {
+    const ENTRIES: usize = 64_000;
+    let payload = Bytes::from(vec![7; 128]);
+    for batch in [1, 16] {
+        let grown = |kept: u64| {
+            let mut cluster = Cluster::<ours::Node>::new(3, false);
+            cluster.kept = kept;
+            cluster.replicate(kept as usize, if kept > KEPT { 1000 } else { batch }, &payload);
+            // The logs' ends look alike.
+            cluster.replicate(4 * KEPT as usize, batch, &payload);
+            cluster
+        };
+        let (mut short, mut long) = (grown(KEPT), grown(10_000_000));
+        let [short, long, ..] =
+            versus(ENTRIES, || short.replicate(ENTRIES, batch, &payload), || long.replicate(ENTRIES, batch, &payload));
+        println!(
+            "core log-length nodes=3 batch={batch} size=128 short=10000 short_ns={short:.0} long=10000000 \
+             long_ns={long:.0} ratio={:.2}",
+            long / short
+        );
+    }
+}
+
+fn idle() {
+    const CALLS: usize = 1_000_000;
+    let mut ours = Cluster::<ours::Node>::new(3, false);
+    let mut rival = Cluster::<rival::Node>::new(3, false);
+    let asked = |node: &dyn Fn() -> bool| {
+        for _ in 0..CALLS {
+            assert!(!black_box(node)());
+        }
+    };
+    let figures = versus(CALLS, || asked(&|| ours.nodes[0].has_ready()), || asked(&|| rival.nodes[0].has_ready()));
+    report("has_ready", 3, figures);
+    const TICKS: usize = 10_000;
+    report("tick nodes=3", 3, versus(TICKS, || ours.tick(TICKS), || rival.tick(TICKS)));
+}
+
+fn election() {
+    // A multiple of each cluster's size: the next round does not start with the last one's winner.
+    const COUNT: usize = 2_010;
+    for nodes in [3, 5] {
+        let mut ours = Cluster::<ours::Node>::new(nodes, false);
+        let mut rival = Cluster::<rival::Node>::new(nodes, false);
+        let figures = versus(COUNT, || ours.elections(COUNT), || rival.elections(COUNT));
+        report(&format!("election nodes={nodes}"), nodes, figures);
+    }
+}
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
+    let cases: [(&str, fn()); 5] =
+        [("shapes", shapes), ("nodes", nodes), ("log-length", log_length), ("idle", idle), ("election", election)];
+    for (_, run) in cases.iter().filter(|(case, _)| case.starts_with(&wanted)) {
+        run();
+    }
+}
