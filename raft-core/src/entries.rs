@@ -50,12 +50,14 @@ impl Entries {
 impl Deref for Entries {
     type Target = Vec<Entry>;
 
+    #[inline]
     fn deref(&self) -> &Vec<Entry> {
         self.0.as_deref().unwrap_or(&NO_ENTRIES)
     }
 }
 
 impl DerefMut for Entries {
+    #[inline]
     fn deref_mut(&mut self) -> &mut Vec<Entry> {
         Arc::make_mut(self.0.get_or_insert_with(Arc::default))
     }
@@ -173,15 +175,18 @@ impl Runs {
         Runs { start, runs: VecDeque::new() }
     }
 
+    #[inline]
     pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
     /// One past the last entry's index.
+    #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.runs.back().map_or(self.start, |(first, run)| first + run.len() as u64)
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.runs.is_empty()
     }
@@ -191,6 +196,7 @@ impl Runs {
     }
 
     /// Which run holds `index`, or would if it were long enough; only for indexes not below `start`.
+    #[inline]
     fn position(&self, index: u64) -> usize {
         match self.runs.back() {
             // What is asked for is mostly what came last.
@@ -199,6 +205,7 @@ impl Runs {
         }
     }
 
+    #[inline]
     pub(crate) fn get(&self, index: u64) -> Option<&Entry> {
         if index < self.start {
             return None;
@@ -208,7 +215,7 @@ impl Runs {
     }
 
     /// The entries from index `low` on, which is not below `start`.
-    fn iter_from(&self, low: u64) -> impl Iterator<Item = &Entry> {
+    fn iter_from(&self, low: u64) -> impl Iterator<Item = &Entry> + Clone {
         let position = self.position(low).min(self.runs.len());
         self.runs
             .range(position..)
@@ -243,6 +250,7 @@ impl Runs {
     }
 
     /// Adds entries that follow on the last one.
+    #[inline]
     pub(crate) fn push(&mut self, entries: Entries) {
         if entries.len() <= LONGEST_RUN {
             if !entries.is_empty() {

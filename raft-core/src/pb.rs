@@ -278,6 +278,7 @@ pub struct ConfChangeV2 {
 
 impl Entry {
     /// The type, or `None` if the number is not one that this version knows.
+    #[inline]
     pub fn kind(&self) -> Option<EntryType> {
         EntryType::try_from(self.entry_type).ok()
     }
@@ -288,6 +289,7 @@ impl Entry {
     }
 
     /// Whether this is an [`EntryType::EntryConfChange`] or [`EntryType::EntryConfChangeV2`].
+    #[inline]
     pub fn is_conf_change(&self) -> bool {
         matches!(self.kind(), Some(EntryType::EntryConfChange | EntryType::EntryConfChangeV2))
     }
@@ -295,11 +297,13 @@ impl Entry {
 
 impl Message {
     /// A message of the given type, everything else empty.
+    #[inline]
     pub fn of(kind: MessageType) -> Self {
         Message { msg_type: kind as i32, ..Message::default() }
     }
 
     /// The type, or `None` if the number is not one that this version knows.
+    #[inline]
     pub fn kind(&self) -> Option<MessageType> {
         MessageType::try_from(self.msg_type).ok()
     }
@@ -312,6 +316,7 @@ impl Message {
 
 impl Snapshot {
     /// Whether it stands for nothing (index 0).
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.metadata.index == 0
     }
@@ -319,6 +324,7 @@ impl Snapshot {
 
 impl HardState {
     /// Whether nothing was ever recorded.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         *self == HardState::default()
     }

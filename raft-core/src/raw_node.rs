@@ -180,24 +180,36 @@ impl<S: Storage> RawNode<S> {
     }
 
     /// Out of order, for good?
+    #[inline]
     fn check(&self) -> Result<(), Error> {
-        self.fault.clone().map_or(Ok(()), Err)
+        match &self.fault {
+            None => Ok(()),
+            Some(fault) => Err(fault.clone()),
+        }
     }
 
     /// A storage fault may have struck in the middle of a transition: nothing after it can be trusted.
+    #[inline]
     fn guard<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
-        match &result {
-            Err(fault @ Error::Storage(_)) => {
-                error!("{:x} is out of order: {fault}", self.raft.id);
-                self.fault = Some(fault.clone());
+        if let Err(error) = &result {
+            self.note_fault(error);
+        }
+        result
+    }
+
+    #[cold]
+    fn note_fault(&mut self, error: &Error) {
+        match error {
+            Error::Storage(_) => {
+                error!("{:x} is out of order: {error}", self.raft.id);
+                self.fault = Some(error.clone());
                 // Whatever it was about to become: it leads nobody, and must not say so.
                 self.raft.state = StateType::Follower;
                 self.raft.lead = NONE;
             }
-            Err(wrong @ (Error::LogLost { .. } | Error::LogForeign { .. })) => error!("{:x}: {wrong}", self.raft.id),
+            Error::LogLost { .. } | Error::LogForeign { .. } => error!("{:x}: {error}", self.raft.id),
             _ => {}
         }
-        result
     }
 
     fn step_own(&mut self, message: Message) -> Result<(), Error> {

@@ -240,6 +240,7 @@ impl Storage for MemoryStorage {
         Ok(self.entries.slice(low, high, max_bytes))
     }
 
+    #[inline]
     fn term(&self, index: u64) -> Result<u64, StorageError> {
         if index < self.compacted.0 {
             return Err(StorageError::Compacted);
@@ -250,10 +251,12 @@ impl Storage for MemoryStorage {
         self.entries.get(index).map(|entry| entry.term).ok_or(StorageError::Unavailable)
     }
 
+    #[inline]
     fn first_index(&self) -> Result<u64, StorageError> {
         Ok(self.compacted.0 + 1)
     }
 
+    #[inline]
     fn last_index(&self) -> Result<u64, StorageError> {
         Ok(self.entries.end() - 1)
     }
@@ -263,10 +266,19 @@ impl Storage for MemoryStorage {
     }
 }
 
+/// What an entry weighs beside its data: five tags, four numbers of up to ten bytes, and room to spare.
+const MAX_OVERHEAD_BYTES: u64 = 50;
+
 /// How many of `entries`, from the start, encode to at most `max_bytes` together; one at least if there is any.
-pub(crate) fn count_within<'a>(entries: impl Iterator<Item = &'a Entry>, max_bytes: u64) -> usize {
-    if max_bytes == u64::MAX {
-        return entries.count();
+pub(crate) fn count_within<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, max_bytes: u64) -> usize {
+    // Mostly all of them do, which is seen without encoding any.
+    let (mut all, mut at_most) = (0, 0u64);
+    for entry in entries.clone() {
+        all += 1;
+        at_most = at_most.saturating_add(MAX_OVERHEAD_BYTES + entry.data.len() as u64);
+    }
+    if at_most <= max_bytes {
+        return all;
     }
     let mut size = 0u64;
     let mut count = 0;
@@ -281,11 +293,13 @@ pub(crate) fn count_within<'a>(entries: impl Iterator<Item = &'a Entry>, max_byt
 }
 
 /// What `entries` weigh encoded; the measure of message and apply limits.
+#[inline]
 pub(crate) fn encoded_size(entries: &[Entry]) -> u64 {
     entries.iter().map(|entry| entry.encoded_len() as u64).sum()
 }
 
 /// What the data of `entries` weighs; the measure of the leader's uncommitted quota and of in-flight bytes.
+#[inline]
 pub(crate) fn payload_size(entries: &[Entry]) -> u64 {
     entries.iter().map(|entry| entry.data.len() as u64).sum()
 }

@@ -27,16 +27,19 @@ impl Unstable {
     }
 
     /// The index of the first entry that is not stable.
+    #[inline]
     pub(crate) fn offset(&self) -> u64 {
         self.entries.start()
     }
 
     /// The first index of the whole log, if this part knows it.
+    #[inline]
     pub(crate) fn first_index(&self) -> Option<u64> {
         self.snapshot.as_ref().map(|snapshot| snapshot.metadata.index + 1)
     }
 
     /// The last index of the whole log, if this part knows it.
+    #[inline]
     pub(crate) fn last_index(&self) -> Option<u64> {
         if !self.entries.is_empty() {
             return Some(self.entries.end() - 1);
@@ -45,6 +48,7 @@ impl Unstable {
     }
 
     /// The term at `index`, if this part knows it.
+    #[inline]
     pub(crate) fn term(&self, index: u64) -> Option<u64> {
         if index < self.offset() {
             let metadata = &self.snapshot.as_ref()?.metadata;
@@ -54,6 +58,7 @@ impl Unstable {
     }
 
     /// Whether there is anything that was not handed to storage yet.
+    #[inline]
     pub(crate) fn has_next_entries(&self) -> bool {
         self.offset_in_progress < self.entries.end()
     }
@@ -64,11 +69,13 @@ impl Unstable {
     }
 
     /// The snapshot, if it was not handed to storage yet.
+    #[inline]
     pub(crate) fn next_snapshot(&self) -> Option<&Snapshot> {
         self.snapshot.as_ref().filter(|_| !self.snapshot_in_progress)
     }
 
     /// Everything here was handed to storage.
+    #[inline]
     pub(crate) fn accept_in_progress(&mut self) {
         self.offset_in_progress = self.entries.end();
         self.snapshot_in_progress = self.snapshot.is_some();

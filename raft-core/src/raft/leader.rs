@@ -176,15 +176,18 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
-    /// The other members, in ascending order.
-    fn peers(&self) -> Vec<u64> {
-        self.tracker.progress.keys().copied().filter(|id| *id != self.id).collect()
+    /// The other member whose id comes next after `id`, in ascending order; the first one after 0.
+    fn peer_after(&self, id: u64) -> Option<u64> {
+        let mut later = self.tracker.progress.range(id.saturating_add(1)..).map(|(id, _)| *id);
+        later.find(|later| *later != self.id)
     }
 
     /// Sends everyone what they lack, or at least the commit index.
     pub(super) fn broadcast_append(&mut self) -> Result<(), Error> {
-        for to in self.peers() {
+        let mut peer = self.peer_after(NONE);
+        while let Some(to) = peer {
             self.maybe_send_append(to, true)?;
+            peer = self.peer_after(to);
         }
         Ok(())
     }
@@ -249,7 +252,9 @@ impl<S: Storage> Raft<S> {
 
     pub(super) fn broadcast_heartbeat(&mut self) {
         let context = self.read_only.newest_position();
-        for to in self.peers() {
+        let mut peer = self.peer_after(NONE);
+        while let Some(to) = peer {
+            peer = self.peer_after(to);
             let Some(progress) = self.tracker.progress.get_mut(&to) else { continue };
             // Never beyond what the peer is known to have: it takes the commit index without a log check.
             let known = if bug!(CommitBeyondMatch) { self.log.committed } else { progress.match_index };

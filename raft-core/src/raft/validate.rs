@@ -105,6 +105,7 @@ fn validate_entry(entry: &Entry) -> Result<(), &'static str> {
 }
 
 /// Types that a node only sends to itself or its storage threads (etcd `util.go`, IsLocalMsg).
+#[inline]
 pub fn is_local(kind: MessageType) -> bool {
     matches!(
         kind,
@@ -121,6 +122,7 @@ pub fn is_local(kind: MessageType) -> bool {
 }
 
 /// Types that answer something (etcd `util.go`, IsResponseMsg).
+#[inline]
 pub fn is_response(kind: MessageType) -> bool {
     matches!(
         kind,

@@ -32,6 +32,7 @@ impl Inflights {
 
     /// Notes an append whose last entry is `index`. `false`, and nothing noted, if the window is full.
     #[must_use]
+    #[inline]
     pub fn add(&mut self, index: u64, bytes: u64) -> bool {
         if self.is_full() {
             return false;
@@ -42,6 +43,7 @@ impl Inflights {
     }
 
     /// Frees all appends up to and including the one that ends at `index`.
+    #[inline]
     pub fn free_to(&mut self, index: u64) {
         while let Some(&(last, bytes)) = self.appends.front() {
             if last > index {
@@ -53,6 +55,7 @@ impl Inflights {
     }
 
     /// Whether no further append may be sent.
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.appends.len() >= self.max_msgs || (self.max_bytes != 0 && self.bytes >= self.max_bytes)
     }

@@ -123,6 +123,7 @@ impl Progress {
     /// Notes an append of `count` entries with `bytes` of payload, sent from `next_index` on. `false` if none was
     /// allowed (a snapshot is under way, or the window was full): then nothing is noted and it must not be sent.
     #[must_use]
+    #[inline]
     pub fn sent_entries(&mut self, count: usize, bytes: u64) -> bool {
         match self.state {
             ProgressState::Replicate => {
@@ -149,17 +150,20 @@ impl Progress {
     }
 
     /// Notes that a message told the follower of this commit index.
+    #[inline]
     pub fn sent_commit(&mut self, commit: u64) {
         self.sent_commit = commit;
     }
 
     /// Whether a message with this commit index would tell the follower anything: it has not been told as much, nor
     /// already all that it can commit with the entries it was sent.
+    #[inline]
     pub fn can_bump_commit(&self, commit: u64) -> bool {
         commit > self.sent_commit && self.sent_commit < self.next_index.saturating_sub(1)
     }
 
     /// Takes an acknowledgement up to `index`; `false` if it says nothing new.
+    #[inline]
     pub fn maybe_update(&mut self, index: u64) -> bool {
         if index <= self.match_index {
             return false;
@@ -197,6 +201,7 @@ impl Progress {
     }
 
     /// Whether appends are held back.
+    #[inline]
     pub fn is_paused(&self) -> bool {
         match self.state {
             ProgressState::Probe | ProgressState::Replicate => self.msg_app_flow_paused,
