@@ -117,6 +117,17 @@ fn a_restarted_node_goes_on_where_it_was() {
 }
 
 #[test]
+fn another_nodes_work_is_not_taken_back() {
+    let (one, _storage) = start(1);
+    let raw = RawNode::bootstrap(config(2), Shared::default(), &[Peer { id: 2, ..Peer::default() }]).unwrap();
+    let other = Node::start(raw).unwrap();
+    let foreign = other.ready(LONG).unwrap().unwrap().persisted();
+    let own = one.ready(LONG).unwrap().unwrap();
+    assert_eq!(one.advance(foreign), Err(Error::AdvanceUnexpected), "its number is the same");
+    assert_eq!(one.advance(own.persisted()), Ok(()));
+}
+
+#[test]
 fn work_is_offered_only_after_the_last_is_done() {
     let (node, storage) = start(1);
     lead(&node, &storage);

@@ -211,6 +211,64 @@ fn entries_that_were_not_asked_for_are_a_storage_fault() {
     }
 }
 
+/// Bounds that were fine at the start.
+#[test]
+fn bounds_that_become_impossible_are_a_storage_fault() {
+    for (first, last) in [(0, 6), (u64::MAX, 6), (1, u64::MAX), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+        for step in 0..4 {
+            let mut raw = RawNode::restart(Config::new(1), Shifting::new(stored())).unwrap();
+            raw.storage_mut().lie = Some((first, last));
+            // Nothing may panic; what needs the bound reports it, and so does everything after it.
+            let append = Message { to: 1, term: 9, log_term: 1, index: 6, ..Message::of(MessageType::MsgApp) };
+            let result = match step {
+                0 => raw.campaign(),
+                1 => raw.step(Message { from: 2, ..append }),
+                2 => raw.step(Message { from: 2, log_term: 8, ..append }),
+                _ => raw.ready().map(drop),
+            };
+            if let Err(error) = &result {
+                assert!(matches!(error, Error::Storage(_)), "[{first}, {last}] {step}: {error}");
+                assert_eq!(raw.tick(), result);
+            }
+            assert!(result.is_err() || step > 0, "[{first}, {last}]: a campaign looks at both bounds");
+        }
+    }
+}
+
+/// A storage whose bounds can be made to change.
+#[derive(Debug)]
+struct Shifting {
+    inner: MemoryStorage,
+    lie: Option<(u64, u64)>,
+}
+
+impl Shifting {
+    fn new(inner: MemoryStorage) -> Self {
+        Shifting { inner, lie: None }
+    }
+}
+
+impl Storage for Shifting {
+    fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
+        self.inner.initial_state()
+    }
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Entries, StorageError> {
+        self.inner.entries(low, high, max_bytes)
+    }
+    fn term(&self, index: u64) -> Result<u64, StorageError> {
+        self.inner.term(index)
+    }
+    fn first_index(&self) -> Result<u64, StorageError> {
+        self.lie.map_or_else(|| self.inner.first_index(), |lie| Ok(lie.0))
+    }
+    fn last_index(&self) -> Result<u64, StorageError> {
+        self.lie.map_or_else(|| self.inner.last_index(), |lie| Ok(lie.1))
+    }
+    fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        self.inner.snapshot()
+    }
+}
+
 /// Bounds and states that no log has.
 #[test]
 fn impossible_bounds_are_a_storage_fault() {

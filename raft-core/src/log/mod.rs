@@ -57,6 +57,14 @@ pub(crate) enum Slice {
     Compacted,
 }
 
+/// A bound that storage says its log has. One that no log has is a fault, whenever it shows.
+fn possible(bound: u64) -> Result<u64, Error> {
+    if bound == 0 || bound > u64::MAX / 2 {
+        return Err(StorageError::Other(format!("impossible log bound {bound}")).into());
+    }
+    Ok(bound)
+}
+
 impl<S: Storage> RaftLog<S> {
     /// The log at a restart: everything in `storage` is stable, committed is what was compacted.
     pub(crate) fn new(storage: S, max_applying_bytes: u64) -> Result<Self, Error> {
@@ -81,14 +89,14 @@ impl<S: Storage> RaftLog<S> {
     pub(crate) fn first_index(&self) -> Result<u64, Error> {
         match self.unstable.first_index() {
             Some(index) => Ok(index),
-            None => Ok(self.storage.first_index()?),
+            None => possible(self.storage.first_index()?),
         }
     }
 
     pub(crate) fn last_index(&self) -> Result<u64, Error> {
         match self.unstable.last_index() {
             Some(index) => Ok(index),
-            None => Ok(self.storage.last_index()?),
+            None => possible(self.storage.last_index()?.saturating_add(1)).map(|end| end - 1),
         }
     }
 
@@ -190,7 +198,8 @@ impl<S: Storage> RaftLog<S> {
     /// that has `term` at `index` may still agree. The term is 0 where it is not known. A whole term is skipped with
     /// one message instead of one entry with each (etcd `log.go`, findConflictByTerm; cf. Raft paper §5.3, end).
     pub(crate) fn find_conflict_by_term(&self, index: u64, term: u64) -> Result<EntryId, Error> {
-        let mut index = index;
+        // Term 0 is before all entries: what would be found is known without looking at each.
+        let mut index = if term == 0 { index.min(self.first_index()? - 1) } else { index };
         while index > 0 {
             match self.term(index)? {
                 None => return Ok(EntryId { term: 0, index }),

@@ -591,3 +591,43 @@ proptest! {
         prop_assert_eq!(&terms_from(&log, model.before + 1), &model.terms);
     }
 }
+
+/// Counts how often it is asked for a term.
+#[derive(Debug)]
+struct Counting(MemoryStorage, std::cell::Cell<u64>);
+
+impl Storage for Counting {
+    fn initial_state(&self) -> Result<(HardState, ConfState), StorageError> {
+        self.0.initial_state()
+    }
+    fn entries(&self, low: u64, high: u64, max_bytes: u64) -> Result<Entries, StorageError> {
+        self.0.entries(low, high, max_bytes)
+    }
+    fn term(&self, index: u64) -> Result<u64, StorageError> {
+        self.1.set(self.1.get() + 1);
+        self.0.term(index)
+    }
+    fn first_index(&self) -> Result<u64, StorageError> {
+        self.0.first_index()
+    }
+    fn last_index(&self) -> Result<u64, StorageError> {
+        self.0.last_index()
+    }
+    fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        self.0.snapshot()
+    }
+}
+
+#[test]
+fn a_probe_of_term_0_does_not_walk_the_log() {
+    for (compacted, expected) in [(0, id(0, 0)), (500, id(0, 499))] {
+        let mut storage = MemoryStorage::new();
+        storage.append(entries(1, &[1; 1000])).unwrap();
+        if compacted > 0 {
+            storage.compact(compacted).unwrap();
+        }
+        let log = RaftLog::new(Counting(storage, Default::default()), u64::MAX).unwrap();
+        assert_eq!(log.find_conflict_by_term(1000, 0).unwrap(), expected);
+        assert!(log.storage.1.get() < 5, "{} terms were read", log.storage.1.get());
+    }
+}
