@@ -59,7 +59,8 @@ impl Deref for Entries {
 impl DerefMut for Entries {
     #[inline]
     fn deref_mut(&mut self) -> &mut Vec<Entry> {
-        Arc::make_mut(self.0.get_or_insert_with(Arc::default))
+        // Room for one: most runs that are built entry by entry are a decoded message's only entry, and are kept for long.
+        Arc::make_mut(self.0.get_or_insert_with(|| Arc::new(Vec::with_capacity(1))))
     }
 }
 
