@@ -160,8 +160,18 @@ impl Hash for Runs {
     }
 }
 
+/// Shows the entries, and not in what runs they are.
+impl fmt::Debug for Runs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runs")
+            .field("start", &self.start)
+            .field("entries", &self.iter_from(self.start).collect::<Vec<_>>())
+            .finish()
+    }
+}
+
 /// A stretch of the log: consecutive entries, in the runs in which they came.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Runs {
     /// The index of the first entry that counts; that of the next one to come if there is none.
     start: u64,

@@ -17,6 +17,7 @@
 //!
 //! Left out: threads ([`Node`](crate::Node) has one), timers and the network.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
@@ -61,11 +62,17 @@ struct Outstanding {
 }
 
 /// Memory to be used again. Whether there is some says nothing about the node's state.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Spare(Option<Box<Work>>);
 
 impl Hash for Spare {
     fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+impl fmt::Debug for Spare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Spare")
+    }
 }
 
 /// That everything up to `last` is durable, seen from `term`.

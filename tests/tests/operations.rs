@@ -180,7 +180,10 @@ fn the_metrics_page_is_well_formed_and_counts_what_happens() {
         assert_eq!(page.plain("raftexample_term"), status.term as f64);
         assert!(page.plain("etcd_server_proposals_committed_total") >= 20.0);
         assert!(page.plain("etcd_server_proposals_applied_total") <= status.applied as f64);
-        assert!(page.plain("etcd_disk_wal_fsync_duration_seconds_count") >= 20.0);
+        // The leader syncs each write by itself, since the next one comes after its answer; a follower that is behind
+        // may get several at once.
+        let least_syncs = if id == leader { 20.0 } else { 1.0 };
+        assert!(page.plain("etcd_disk_wal_fsync_duration_seconds_count") >= least_syncs);
         assert!(page.plain("etcd_disk_wal_fsync_duration_seconds_sum") > 0.0);
         assert!(page.plain("raftexample_wal_entry_bytes_total") >= 20_000.0);
         assert!(page.plain("process_resident_memory_bytes") > 1e6);
