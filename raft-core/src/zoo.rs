@@ -1,7 +1,7 @@
 //! The zoo: known mistakes, to prove that the project's tests would notice them.
 //!
 //! `bug!(Name)` marks the place of one. It is `false`, and gone, in everything that is built without
-//! `--cfg raft_bug_zoo`, which nothing that ships is. With it, a test lets one mistake loose at a time ([`let_loose`]).
+//! `--cfg raft_bug_zoo`, which nothing that ships is. With it, a test lets one mistake loose at a time (`let_loose`).
 
 /// Whether this mistake is made now.
 #[cfg(not(raft_bug_zoo))]
