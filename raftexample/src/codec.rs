@@ -4,6 +4,8 @@
 //! client's connection recognises its own entry when it comes back committed, and it must never be mistaken for
 //! another: it is made of the node's id, a number drawn at random when the process started, and a counter.
 //!
+//! **A note** is the other kind of entry: not a client's, but the cluster's own, for the address book.
+//!
 //! **A snapshot** is the address book and the store. Both begin with what tells a later version's bytes apart, and both
 //! are read strictly: an unknown field is an error, because ignoring it would let nodes differ. The store comes last and
 //! is written and read as a stream: it may be larger than what is left of memory.
@@ -56,13 +58,39 @@ impl CodecError {
     }
 }
 
+/// What a log entry holds, other than a change of the membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// What a client wants. There is no id if another program wrote it.
+    Request(Option<RequestId>, Command),
+    /// Something for the address book.
+    Note(Note),
+}
+
+/// Something for the address book; see [`members`](crate::members).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// The number of this cluster, never 0. The first one counts.
+    Birth(u64),
+    /// The number of a member's data directory. The first one counts.
+    Data {
+        /// The member.
+        node: u64,
+        /// Its data directory's number, never 0.
+        number: u64,
+    },
+}
+
 /// How requests and snapshots are written.
 pub trait Codec: Send + Sync {
     /// The data of a log entry, never empty. An error means that this command cannot be expressed.
     fn encode_request(&self, id: RequestId, command: &Command) -> Result<Bytes, CodecError>;
 
-    /// Reads the data of a log entry. There is no id if another program wrote it.
-    fn decode_request(&self, data: Bytes) -> Result<(Option<RequestId>, Command), CodecError>;
+    /// The data of a log entry with a note. Asked for only if [`Dialect::extensions`] allows it.
+    fn encode_note(&self, note: Note) -> Option<Bytes>;
+
+    /// Reads the data of a log entry.
+    fn decode_entry(&self, data: Bytes) -> Result<Content, CodecError>;
 
     /// Writes the data of a snapshot. Errors are the stream's.
     fn write_image(&self, members: &Members, store: &Store, into: &mut dyn Write) -> io::Result<()>;
@@ -89,8 +117,8 @@ pub struct Dialect {
     pub check_quorum: bool,
     /// Whether all nodes run this program, so that they may say to each other what processes of the original do not
     /// understand: changes of the membership other than adding or removing one voter, proposals that are given back, and
-    /// snapshots of any size over a channel of their own. Without it a snapshot is part of the message that announces it,
-    /// and 512 MiB is the limit.
+    /// snapshots of any size over a channel of their own, and notes. Without it a snapshot is part of the message that
+    /// announces it, and 512 MiB is the limit.
     pub extensions: bool,
 }
 
@@ -110,8 +138,12 @@ impl Codec for OwnCodec {
         Ok(encode_request(id, command))
     }
 
-    fn decode_request(&self, data: Bytes) -> Result<(Option<RequestId>, Command), CodecError> {
-        decode_request(data).map(|(id, command)| (Some(id), command))
+    fn encode_note(&self, note: Note) -> Option<Bytes> {
+        Some(encode_note(note))
+    }
+
+    fn decode_entry(&self, data: Bytes) -> Result<Content, CodecError> {
+        decode_entry(data)
     }
 
     fn write_image(&self, members: &Members, store: &Store, into: &mut dyn Write) -> io::Result<()> {
@@ -142,6 +174,18 @@ struct WireRequest {
     counter: u64,
     #[prost(bytes = "bytes", tag = "4")]
     command: Bytes,
+    /// Alone: the entry is a note.
+    #[prost(message, optional, tag = "5")]
+    note: Option<WireNote>,
+}
+
+/// Without a node, the cluster's number; with one, that of its data directory.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireNote {
+    #[prost(uint64, tag = "1")]
+    node: u64,
+    #[prost(fixed64, tag = "2")]
+    number: u64,
 }
 
 /// The version of the snapshot that is written, and the only one that is read.
@@ -156,6 +200,9 @@ struct WireMember {
     url: String,
     #[prost(bool, tag = "3")]
     agreed: bool,
+    /// 0 if it is not known.
+    #[prost(fixed64, tag = "4")]
+    data: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -175,6 +222,9 @@ struct WireHead {
     members: Vec<WireMember>,
     #[prost(message, repeated, tag = "3")]
     removed: Vec<WireRemoval>,
+    /// 0 if it is not known.
+    #[prost(uint64, tag = "5")]
+    birth: u64,
 }
 
 /// What stands before the store: field 4, bytes with their length.
@@ -184,31 +234,48 @@ const HEAD_MAX_BYTES: u64 = 1 << 20;
 
 /// The data of a log entry.
 pub fn encode_request(id: RequestId, command: &Command) -> Bytes {
-    let wire = WireRequest { node: id.node, boot: id.boot, counter: id.counter, command: command.encode() };
+    let wire = WireRequest { node: id.node, boot: id.boot, counter: id.counter, command: command.encode(), note: None };
     wire.encode_to_vec().into()
 }
 
+/// The data of a log entry with a note.
+fn encode_note(note: Note) -> Bytes {
+    let (node, number) = match note {
+        Note::Birth(number) => (0, number),
+        Note::Data { node, number } => (node, number),
+    };
+    WireRequest { note: Some(WireNote { node, number }), ..WireRequest::default() }.encode_to_vec().into()
+}
+
 /// Reads the data of a log entry. The command's key and value share the memory of `data`.
-pub fn decode_request(data: Bytes) -> Result<(RequestId, Command), CodecError> {
+fn decode_entry(data: Bytes) -> Result<Content, CodecError> {
     let length_bytes = data.len();
     let wire = WireRequest::decode(data).map_err(error)?;
     if wire.encoded_len() != length_bytes {
         return Err(error("it holds something that this version does not know; upgrade this node"));
     }
+    if let Some(WireNote { node, number }) = wire.note {
+        if wire != (WireRequest { note: wire.note.clone(), ..WireRequest::default() }) || number == 0 {
+            return Err(error("a note with something else in it"));
+        }
+        return Ok(Content::Note(if node == 0 { Note::Birth(number) } else { Note::Data { node, number } }));
+    }
     let command = Command::decode(wire.command).map_err(error)?;
-    Ok((RequestId { node: wire.node, boot: wire.boot, counter: wire.counter }, command))
+    let id = RequestId { node: wire.node, boot: wire.boot, counter: wire.counter };
+    Ok(Content::Request(Some(id), command))
 }
 
 /// Writes the data of a snapshot.
 fn write_image(members: &Members, store: &Store, into: &mut dyn Write) -> io::Result<()> {
     let wire_member = |(id, member): (u64, &Member)| {
         let url = member.url.as_ref().map(ToString::to_string).unwrap_or_default();
-        WireMember { id, url, agreed: member.agreed }
+        WireMember { id, url, agreed: member.agreed, data: member.data.unwrap_or(0) }
     };
     let head = WireHead {
         version: IMAGE_VERSION,
         members: members.iter().map(wire_member).collect(),
         removed: members.removed().map(|(id, index)| WireRemoval { id, index }).collect(),
+        birth: members.birth().unwrap_or(0),
     };
     let mut bytes = head.encode_to_vec();
     bytes.push(FIELD_STORE);
@@ -230,9 +297,9 @@ fn read_image(from: &mut dyn Read, cluster: &[PeerUrl]) -> Result<(Members, Stor
         return Err(error("the snapshot holds something that this version does not know; upgrade this node"));
     }
     let mut members = Vec::with_capacity(head.members.len());
-    for WireMember { id, url, agreed } in head.members {
+    for WireMember { id, url, agreed, data } in head.members {
         let url = if url.is_empty() { None } else { Some(url.parse().map_err(error)?) };
-        members.push((id, Member { url, agreed }));
+        members.push((id, Member { url, agreed, data: Some(data).filter(|&data| data != 0) }));
     }
     let mut image = from.take(store_bytes);
     let store = Store::read_image(&mut image).map_err(error)?;
@@ -241,7 +308,11 @@ fn read_image(from: &mut dyn Read, cluster: &[PeerUrl]) -> Result<(Members, Stor
         return Err(error("the snapshot is longer or shorter than it says"));
     }
     let removed = head.removed.into_iter().map(|WireRemoval { id, index }| (id, index));
-    Ok((Members::restore(members, removed, cluster), store))
+    let mut members = Members::restore(members, removed, cluster);
+    if head.birth != 0 {
+        members.set_birth(head.birth);
+    }
+    Ok((members, store))
 }
 
 /// The fields before the store, and the length of the store.
@@ -307,18 +378,29 @@ mod tests {
     #[test]
     fn a_request_survives_the_log() {
         let id = RequestId { node: 3, boot: u64::MAX, counter: 0 };
-        assert_eq!(decode_request(encode_request(id, &command())), Ok((id, command())));
+        assert_eq!(decode_entry(encode_request(id, &command())), Ok(Content::Request(Some(id), command())));
+    }
+
+    #[test]
+    fn a_note_survives_the_log_and_stands_alone() {
+        for note in [Note::Birth(u64::MAX), Note::Data { node: 3, number: 1 }] {
+            let data = encode_note(note);
+            assert_eq!(decode_entry(data.clone()), Ok(Content::Note(note)));
+            let both = [&encode_request(RequestId { node: 1, boot: 2, counter: 3 }, &command())[..], &data].concat();
+            assert!(decode_entry(both.into()).is_err());
+        }
+        assert!(decode_entry(encode_note(Note::Birth(0))).is_err());
     }
 
     #[test]
     fn requests_that_cannot_be_read_in_full_are_errors() {
         let whole = encode_request(RequestId { node: 1, boot: 2, counter: 3 }, &command());
         for length in 0..whole.len() {
-            assert!(decode_request(whole.slice(..length)).is_err(), "{length} bytes");
+            assert!(decode_entry(whole.slice(..length)).is_err(), "{length} bytes");
         }
         let mut longer = whole.to_vec();
-        longer.extend_from_slice(&[0x28, 1]);
-        assert!(decode_request(longer.into()).is_err(), "a field 5");
+        longer.extend_from_slice(&[0x30, 1]);
+        assert!(decode_entry(longer.into()).is_err(), "a field 6");
     }
 
     #[test]
@@ -329,6 +411,8 @@ mod tests {
         members.set_address(7, "http://c:3".parse().unwrap());
         members.add_founder(8, &cluster);
         members.remove(2, 6);
+        members.set_birth(u64::MAX);
+        members.set_data(7, 5);
         let mut store = Store::new();
         store.apply(9, command());
         let mut image = Vec::new();
@@ -353,5 +437,11 @@ mod tests {
         write_image(&members, &store, &mut image).unwrap();
         let expected = b"\x08\x01\x12\x10\x08\x07\x12\x0ahttp://c:3\x18\x01\x22\x0e\x08\x01\x10\x09\x1a\x08\x0a\x02/k\x12\x02\0\xff";
         assert_eq!(image, expected);
+        assert!(members.set_data(7, 5) && members.set_birth(300));
+        image.clear();
+        write_image(&members, &store, &mut image).unwrap();
+        let expected = b"\x08\x01\x12\x19\x08\x07\x12\x0ahttp://c:3\x18\x01\x21\x05\0\0\0\0\0\0\0\x28\xac\x02\x22\x0e\x08\x01\x10\x09\x1a\x08\x0a\x02/k\x12\x02\0\xff";
+        assert_eq!(image, expected, "with the numbers");
+        assert_eq!(read_image(&mut &image[..], &[]), Ok((members, store)));
     }
 }

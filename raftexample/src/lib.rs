@@ -157,7 +157,7 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
         own_id: options.id,
         peers: running.peers,
         sink: running.sink,
-        removed: running.removed,
+        register: running.register,
         snapshots: running.snapshots,
         arriving: Arriving::default(),
     });

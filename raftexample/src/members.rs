@@ -13,6 +13,12 @@
 //! comes to be when `--cluster` is too short, or when another program proposed an address that is none. Messages to it
 //! are lost until somebody removes it, or the command line says where it is.
 //!
+//! **Two numbers** tell those apart who only seem to be the same. The *birth* of the cluster is drawn at random by its
+//! first leader and goes through the log: data of another cluster has another one. The number of a *data directory* is
+//! drawn when a node begins with an empty one, and goes through the log when the node has become a member: a member whose
+//! data was lost, or a second process with its id, has another one. In both cases the first word counts for ever, a
+//! member's until it is removed. What is done with them is in [`register`](crate::transport::register).
+//!
 //! What is left out: whether a member votes. That is the configuration's business; the book holds exactly those whom the
 //! configuration names.
 
@@ -27,11 +33,14 @@ pub struct Member {
     pub url: Option<PeerUrl>,
     /// The address came through the log: all nodes agree on it. Otherwise it is this node's command line that says so.
     pub agreed: bool,
+    /// The number of its data directory, if it has said it.
+    pub data: Option<u64>,
 }
 
 /// The address book as of an index of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
+    birth: Option<u64>,
     members: BTreeMap<u64, Member>,
     /// With the index of the entry that removed it.
     removed: BTreeMap<u64, u64>,
@@ -137,10 +146,38 @@ impl Members {
     ) -> Members {
         let own_word = |id: u64| given(cluster, id).cloned();
         let members = members.into_iter().map(|(id, member)| match own_word(id) {
-            Some(url) if !member.agreed => (id, Member { url: Some(url), agreed: false }),
+            Some(url) if !member.agreed => (id, Member { url: Some(url), ..member }),
             _ => (id, member),
         });
-        Members { members: members.collect(), removed: removed.into_iter().collect() }
+        Members { birth: None, members: members.collect(), removed: removed.into_iter().collect() }
+    }
+
+    /// The number of this cluster; `None` until its first leader's has come through the log.
+    pub fn birth(&self) -> Option<u64> {
+        self.birth
+    }
+
+    /// Notes the number of this cluster, if none is known; says whether that is news.
+    pub fn set_birth(&mut self, birth: u64) -> bool {
+        let news = self.birth.is_none();
+        self.birth.get_or_insert(birth);
+        news
+    }
+
+    /// The number of this member's data directory, if it has said it.
+    pub fn data(&self, id: u64) -> Option<u64> {
+        self.members.get(&id).and_then(|member| member.data)
+    }
+
+    /// Notes the number of a member's data directory, if none is known; says whether that is news.
+    pub fn set_data(&mut self, id: u64, data: u64) -> bool {
+        match self.members.get_mut(&id) {
+            Some(member) if member.data.is_none() => {
+                member.data = Some(data);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// All members, by ascending id.
@@ -178,7 +215,8 @@ impl Members {
     /// Notes a member's address that went through the log; the member may be new.
     pub fn set_address(&mut self, id: u64, url: PeerUrl) {
         self.removed.remove(&id);
-        self.members.insert(id, Member { url: Some(url), agreed: true });
+        let data = self.data(id);
+        self.members.insert(id, Member { url: Some(url), agreed: true, data });
     }
 
     /// Notes a founding member, or one whose entry holds no usable address; its address is what the command line says.
@@ -187,7 +225,7 @@ impl Members {
         self.removed.remove(&id);
         let url = given(cluster, id).cloned();
         // A member that is known already keeps its agreed address.
-        let member = self.members.entry(id).or_insert(Member { url, agreed: false });
+        let member = self.members.entry(id).or_insert(Member { url, agreed: false, data: None });
         member.url.as_ref()
     }
 
@@ -238,6 +276,20 @@ mod tests {
         assert_eq!(members.at(&url(2), true), None, "only this node's command line says so");
         assert_eq!(members.at(&url(3), true), Some(3));
         assert_eq!(members.at(&url(4), false), None);
+    }
+
+    #[test]
+    fn the_first_word_about_a_number_counts_until_the_member_is_removed() {
+        let mut members = founders(2);
+        assert!(members.set_birth(7) && !members.set_birth(8));
+        assert_eq!(members.birth(), Some(7));
+        assert!(members.set_data(1, 11) && !members.set_data(1, 12));
+        assert!(!members.set_data(9, 99), "a stranger");
+        members.set_address(1, url(11));
+        assert_eq!(members.data(1), Some(11), "it has moved, with its data");
+        members.remove(1, 5);
+        members.set_address(1, url(1));
+        assert!(members.set_data(1, 12));
     }
 
     #[test]

@@ -30,6 +30,7 @@
 mod forwarding;
 mod leaving;
 mod membership;
+mod notes;
 mod snapshots;
 mod transfer;
 
@@ -54,11 +55,12 @@ use super::writes::Writes;
 use super::{Ending, Inbox, Input, Leader, Refused, Reply, STOPPING};
 use crate::address::PeerUrl;
 use crate::cli::{NodeOptions, Timing};
-use crate::codec::{Codec, Dialect};
+use crate::codec::{Codec, Content, Dialect};
 use crate::members::Members;
 use crate::metrics::Metrics;
 use crate::snapshots::SnapshotFiles;
-use crate::transport::{Event, Lost, Removed, Transport};
+use crate::transport::register::{Number, Register};
+use crate::transport::{Event, Lost, Transport};
 use snapshots::Snapshots;
 
 /// Inputs to take in before the next Ready.
@@ -93,7 +95,13 @@ pub(super) struct Driver {
     members: Members,
     /// The configuration as of the last applied entry.
     conf_state: ConfState,
-    removed: Removed,
+    register: Register,
+    /// The number of this node's data directory, if the members tell each other theirs.
+    own_data: Option<u64>,
+    /// The number for the cluster, should it need one.
+    birth_offer: u64,
+    /// Until then, nothing more is proposed for the address book.
+    note_pause_ticks: usize,
     transport: Transport,
     writes: Writes,
     reads: Reads,
@@ -112,6 +120,8 @@ pub(super) struct Driver {
     leaderless_ticks: usize,
     /// Members that say that this node was removed, since it has had no leader.
     told_removed: BTreeSet<u64>,
+    /// Members that say that this node is not who it seems to be, since it has had no leader.
+    told_strange: BTreeSet<(Number, u64)>,
     /// Who asked this node for its own removal, which it applied as the leader: told at the end.
     farewell: Vec<Reply>,
     /// When to end, if this node was removed.
@@ -150,7 +160,7 @@ impl Driver {
         boot: u64,
         (disk, state): (Disk, State),
         mut transport: Transport,
-        removed: Removed,
+        register: Register,
         inbox: Inbox,
         metrics: Arc<Metrics>,
     ) -> Result<Driver, String> {
@@ -188,6 +198,7 @@ impl Driver {
         for (id, url) in (1..).zip(&options.cluster).filter(|(id, _)| !members.was_removed(*id)) {
             transport.add(id, url);
         }
+        let own_data = register.read().own_data;
         let mut driver = Driver {
             id: options.id,
             cluster: options.cluster.clone(),
@@ -202,7 +213,11 @@ impl Driver {
             store: Arc::new(RwLock::new(store)),
             members,
             conf_state,
-            removed,
+            own_data,
+            register,
+            // 0 means that there is none.
+            birth_offer: super::random().max(1),
+            note_pause_ticks: 0,
             transport,
             writes: Writes::default(),
             reads: Reads::new(boot),
@@ -216,6 +231,7 @@ impl Driver {
             leader: 0,
             leaderless_ticks: 0,
             told_removed: BTreeSet::new(),
+            told_strange: BTreeSet::new(),
             farewell: Vec::new(),
             end_at: None,
             leaving: None,
@@ -356,6 +372,7 @@ impl Driver {
             }
             Event::Undelivered { entries } => self.undelivered(entries),
             Event::ToldRemoved { by, at } => self.hear_of_removal(by, at, now),
+            Event::ToldStranger { by, number } => self.hear_of_strangeness(by, number)?,
         }
         Ok(())
     }
@@ -388,7 +405,7 @@ impl Driver {
 
     /// As [`Self::undelivered`], for an entry that is no change of the membership; says whether it was this node's.
     fn undelivered_write(&mut self, entry: Entry) -> bool {
-        let id = self.codec.decode_request(entry.data).ok().and_then(|(id, _)| id);
+        let Ok(Content::Request(id, _)) = self.codec.decode_entry(entry.data) else { return false };
         let own = id.filter(|id| id.node == self.id && id.boot == self.boot);
         if let Some(id) = own {
             self.writes.undelivered(id.counter);
@@ -399,6 +416,7 @@ impl Driver {
     fn tick(&mut self, now: Instant) -> Result<(), Fatal> {
         self.raw.tick()?;
         (self.hold_writes, self.hold_changes) = (false, false);
+        self.note_pause_ticks = self.note_pause_ticks.saturating_sub(1);
         self.leaderless_ticks = if self.leader == 0 { self.leaderless_ticks + 1 } else { 0 };
         let hopeless_ticks = HOPELESS_ELECTIONS * usize::from(self.timing.election_ticks);
         let leader = match self.leaderless_ticks {
@@ -421,6 +439,7 @@ impl Driver {
         self.note_handover()?;
         self.propose_writes()?;
         self.propose_changes()?;
+        self.propose_notes()?;
         self.ask_for_reads()?;
         while self.raw.has_ready() {
             self.process_ready()?;
@@ -497,6 +516,7 @@ impl Driver {
             self.metrics.raft.leader_changes.add(u64::from(soft_state.lead != 0));
             self.leaderless_ticks = 0;
             self.told_removed.clear();
+            self.told_strange.clear();
             self.answer_transfers();
             // Whoever was asked is not the one to answer any more.
             self.reads.dropped(None);
@@ -581,9 +601,17 @@ impl Driver {
             store.skip(entry.index);
             return Ok(());
         }
-        let (id, command) = self.codec.decode_request(entry.data).map_err(|error| {
+        let content = self.codec.decode_entry(entry.data).map_err(|error| {
             Fatal(format!("this node stops at entry {}, which it cannot apply: {error}", entry.index))
         })?;
+        let (id, command) = match content {
+            Content::Request(id, command) => (id, command),
+            Content::Note(note) => {
+                store.skip(entry.index);
+                self.apply_note(note);
+                return Ok(());
+            }
+        };
         store.apply(entry.index, command);
         if let Some(id) = id.filter(|id| id.node == self.id && id.boot == self.boot) {
             done.extend(self.writes.applied(id.counter).map(|reply| (reply, Ok(()))));

@@ -27,6 +27,7 @@
 
 mod change;
 mod changes;
+mod data_number;
 mod disk;
 mod driver;
 mod reads;
@@ -55,10 +56,11 @@ use crate::metrics::Metrics;
 use crate::snapshots::SnapshotFiles;
 use crate::tls::Tls;
 use crate::transport::peer::Peers;
+use crate::transport::register::Register;
 use crate::transport::snapshot::receive::Receiving;
 use crate::transport::snapshot::send::Sending;
 use crate::transport::snapshot::Transfers;
-use crate::transport::{Event, Removed, Sink, Transport};
+use crate::transport::{Event, Sink, Transport};
 
 pub use change::{Change, Step, STEPS_MAX};
 pub use disk::{Disk, StorageFailed};
@@ -229,8 +231,8 @@ pub struct Running {
     pub sink: Sink,
     /// Who may dial, for the peer server.
     pub peers: Arc<Peers>,
-    /// Who was removed, for the peer server.
-    pub removed: Removed,
+    /// Who was removed, and who is who, for the peer server.
+    pub register: Register,
     /// Takes snapshots in, for the peer server.
     pub snapshots: Receiving,
 }
@@ -246,13 +248,17 @@ pub fn start(
 ) -> Result<Running, String> {
     let (sender, inbox) = crossbeam_channel::bounded(INBOX_CAPACITY);
     let boot = random();
-    let removed = Removed::default();
+    let register = Register::default();
+    if dialect.extensions {
+        let number = data_number::number_of(&options.data_dir, recovered.empty, random());
+        register.write().own_data = Some(number.map_err(|error| error.to_string())?);
+    }
     let sink = sink(sender.clone());
     let files = SnapshotFiles::new(disk.snapshot_dir(), Arc::clone(&dialect.codec), options.cluster.clone());
     let transfers = Transfers::default();
     let snapshots = Receiving::new(options.id, files.clone(), transfers.clone(), Arc::clone(&sink));
     let sending = Sending::new(files, transfers, dialect.extensions);
-    let transport = Transport::new(options.id, Arc::clone(&sink), runtime, tls, sending);
+    let transport = Transport::new(options.id, Arc::clone(&sink), Arc::clone(&register), runtime, tls, sending);
     let peers = transport.registry();
     let metrics = Arc::new(Metrics::new(options.id));
     let counted = Arc::clone(&metrics);
@@ -262,7 +268,7 @@ pub fn start(
         boot,
         (disk, recovered),
         transport,
-        Arc::clone(&removed),
+        Arc::clone(&register),
         inbox,
         counted,
     )?;
@@ -283,7 +289,7 @@ pub fn start(
     };
     let thread = std::thread::Builder::new().name("raft".into()).spawn(|| driver.run());
     let thread = thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-    Ok(Running { handle: NodeHandle { shared: Arc::new(shared) }, thread, sink, peers, removed, snapshots })
+    Ok(Running { handle: NodeHandle { shared: Arc::new(shared) }, thread, sink, peers, register, snapshots })
 }
 
 fn sink(inbox: Sender<Input>) -> Sink {
@@ -441,6 +447,7 @@ pub(crate) type Inbox = Receiver<Input>;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Content;
 
     fn handle(capacity: usize) -> (NodeHandle, Inbox) {
         let (inbox, receiver) = crossbeam_channel::bounded(capacity);
@@ -522,7 +529,10 @@ mod tests {
             let mut ids = Vec::new();
             for input in inbox.iter().take(2) {
                 let Input::Write { data, reply, .. } = input else { panic!("not a write") };
-                ids.push(crate::codec::decode_request(data).unwrap().0);
+                match Dialect::own().codec.decode_entry(data) {
+                    Ok(Content::Request(Some(id), _)) => ids.push(id),
+                    other => panic!("{other:?}"),
+                }
                 reply.send(Ok(()));
             }
             ids

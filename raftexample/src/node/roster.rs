@@ -13,6 +13,8 @@ use crate::members::Members;
 pub struct Roster {
     /// The node that says this.
     pub id: u64,
+    /// The number of the cluster, which its first leader has drawn; empty if there is none yet.
+    pub cluster: String,
     /// The index of the last entry that it has applied.
     pub applied: u64,
     /// Who leads; 0 if it knows of nobody.
@@ -37,6 +39,8 @@ pub struct RosterMember {
     pub role: Role,
     /// Its address is in the log and the same for all nodes; otherwise it comes from this node's command line.
     pub agreed: bool,
+    /// The number of its data directory; empty if it has not said it yet.
+    pub data: String,
 }
 
 /// What a member does.
@@ -79,9 +83,11 @@ impl Roster {
             url: member.url.as_ref().map(ToString::to_string).unwrap_or_default(),
             role: Role::of(id, conf_state),
             agreed: member.agreed,
+            data: number(member.data),
         };
         Roster {
             id,
+            cluster: number(members.birth()),
             applied,
             leader,
             joint: !conf_state.voters_outgoing.is_empty(),
@@ -89,6 +95,10 @@ impl Roster {
             removed: members.removed().map(|(id, _)| id).collect(),
         }
     }
+}
+
+fn number(number: Option<u64>) -> String {
+    number.map(|number| format!("{number:016x}")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use raft_core::pb::{Message, MessageType};
 use tokio::time::{sleep, timeout};
 
 use super::peer::{Channel, Link};
+use super::register::Number;
 use super::server::is_local;
 use super::stream::{Frame, Kind, SILENCE_TIMEOUT};
 use super::{connection, headers, Event};
@@ -45,12 +46,15 @@ enum Ended {
     Because(String),
     /// The peer says that this node is no member any more, since the entry at this index.
     Removed { at: u64 },
+    /// The peer says that this node is not who it seems to be.
+    Stranger { number: Number, text: String },
 }
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ended::Because(reason) => f.write_str(reason),
+            Ended::Stranger { text, .. } => write!(f, "it refuses this node: {text}"),
             Ended::Removed { .. } => f.write_str("it says that this node was removed"),
         }
     }
@@ -70,8 +74,13 @@ pub(super) async fn receive(link: Arc<Link>, kind: Kind) {
             }
             Err(ended) => ended,
         };
-        if let Ended::Removed { at } = ended {
-            link.tell(Event::ToldRemoved { by: link.id, at }).await;
+        match &ended {
+            Ended::Removed { at } => link.tell(Event::ToldRemoved { by: link.id, at: *at }).await,
+            Ended::Stranger { number, .. } => {
+                link.note_stranger(&ended);
+                link.tell(Event::ToldStranger { by: link.id, number: *number }).await;
+            }
+            Ended::Because(_) => {}
         }
         link.note_inactive(Channel::of(kind), &format_args!("{} stream: {ended}", kind.name()));
         sleep(PAUSE).await;
@@ -94,30 +103,35 @@ struct Stream {
 async fn dial(link: &Link, kind: Kind) -> Result<Stream, Ended> {
     let mut sender = connection::open(link).await.map_err(Ended::Because)?;
     let path = format!("/raft/stream/{}/{:x}", kind.name(), link.own_id);
-    let mut request = headers::request(Method::GET, &path, &link.url, link.own_id, Full::default());
+    let mut request = link.request(Method::GET, &path, Full::default());
     headers::set(request.headers_mut(), headers::RAFT_TO, &format!("{:x}", link.id));
     match timeout(SILENCE_TIMEOUT, sender.send_request(request)).await {
-        Ok(Ok(response)) => judge(response).await.map(|body| Stream { body, _sender: sender }),
+        Ok(Ok(response)) => judge(link, response).await.map(|body| Stream { body, _sender: sender }),
         Ok(Err(error)) => Err(Ended::Because(error.to_string())),
         Err(_) => Err(Ended::Because(format!("no answer within {SILENCE_TIMEOUT:?}"))),
     }
 }
 
-async fn judge(response: Response<Incoming>) -> Result<Incoming, Ended> {
+async fn judge(link: &Link, response: Response<Incoming>) -> Result<Incoming, Ended> {
     let status = response.status();
     if let (StatusCode::GONE, Some(at)) = (status, headers::removed_at(response.headers())) {
         return Err(Ended::Removed { at });
     }
     if status != StatusCode::OK {
+        let number = Number::refused(response.headers());
         let body = Limited::new(response.into_body(), REFUSAL_MAX_BYTES).collect();
         let text = match timeout(SILENCE_TIMEOUT, body).await {
             Ok(Ok(text)) => text.to_bytes(),
             _ => Default::default(),
         };
         let text = String::from_utf8_lossy(&text).trim().escape_debug().to_string();
-        return Err(Ended::Because(format!("it answers {status}: {text}")));
+        return Err(match number {
+            Some(number) => Ended::Stranger { number, text },
+            None => Ended::Because(format!("it answers {status}: {text}")),
+        });
     }
     headers::check_answer(response.headers()).map_err(|reason| Ended::Because(reason.to_string()))?;
+    link.check(response.headers()).map_err(|stranger| Ended::Because(stranger.to_string()))?;
     Ok(response.into_body())
 }
 

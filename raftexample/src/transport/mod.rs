@@ -43,6 +43,7 @@ pub mod outgoing;
 pub mod peer;
 pub mod pipeline;
 pub mod probing;
+pub mod register;
 pub mod server;
 pub mod snapshot;
 pub mod stream;
@@ -51,7 +52,6 @@ pub mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parking_lot::RwLock;
 use raft_core::pb::{Entry, Message, MessageType};
 use tokio::runtime::Handle;
 
@@ -59,6 +59,7 @@ use crate::address::PeerUrl;
 use crate::snapshots::Image;
 use crate::tls::Tls;
 use peer::{Link, Peer, Peers};
+use register::{Number, Register};
 use snapshot::send::Sending;
 use snapshot::TransferStatus;
 
@@ -109,14 +110,17 @@ pub enum Event {
         /// By the entry with this index.
         at: u64,
     },
+    /// This peer says that we are not who we seem to be.
+    ToldStranger {
+        /// Which peer.
+        by: u64,
+        /// By which number.
+        number: Number,
+    },
 }
 
 /// Takes events to the raft thread, without waiting; gives the event back when its inbox is full.
 pub type Sink = Arc<dyn Fn(Event) -> Result<(), Box<Event>> + Send + Sync>;
-
-/// Ids that were removed from the cluster, with the index of the entry that did it. A lock, because the peer server asks
-/// on every request and the raft thread changes it once in a cluster's life.
-pub type Removed = Arc<RwLock<BTreeMap<u64, u64>>>;
 
 /// The sending side: who is reachable where. Owned by the raft thread.
 pub struct Transport {
@@ -124,6 +128,7 @@ pub struct Transport {
     sink: Sink,
     /// With what peers are dialled; `None` is without TLS.
     tls: Option<Tls>,
+    register: Register,
     runtime: Handle,
     sending: Sending,
     peers: BTreeMap<u64, Peer>,
@@ -147,10 +152,18 @@ pub struct Lost {
 
 impl Transport {
     /// A transport without peers; its tasks run on `runtime`.
-    pub fn new(own_id: u64, sink: Sink, runtime: Handle, tls: Option<Tls>, sending: Sending) -> Transport {
+    pub fn new(
+        own_id: u64,
+        sink: Sink,
+        register: Register,
+        runtime: Handle,
+        tls: Option<Tls>,
+        sending: Sending,
+    ) -> Transport {
         Transport {
             own_id,
             sink,
+            register,
             tls,
             runtime,
             sending,
@@ -177,7 +190,14 @@ impl Transport {
         if id == self.own_id || self.peers.get(&id).is_some_and(|peer| peer.url() == url) {
             return;
         }
-        let link = Link::new(self.own_id, id, url.clone(), Arc::clone(&self.sink), self.tls.clone());
+        let link = Link::new(
+            self.own_id,
+            id,
+            url.clone(),
+            Arc::clone(&self.sink),
+            Arc::clone(&self.register),
+            self.tls.clone(),
+        );
         self.registry.insert(Arc::clone(&link));
         self.peers.insert(id, Peer::start(link, &self.runtime, &self.sending));
     }
@@ -231,7 +251,8 @@ mod tests {
     #[test]
     fn what_cannot_be_queued_is_said_by_kind() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let mut transport = Transport::new(1, Arc::new(|_| Ok(())), runtime.handle().clone(), None, no_sending());
+        let (sink, handle): (Sink, _) = (Arc::new(|_| Ok(())), runtime.handle().clone());
+        let mut transport = Transport::new(1, sink, Register::default(), handle, None, no_sending());
         transport.add(1, &"http://127.0.0.1:1".parse().unwrap());
         transport.add(2, &"http://127.0.0.1:2".parse().unwrap());
         let wish = Entry::normal("wish");

@@ -13,10 +13,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::HeaderMap;
+use hyper::{Method, Request};
 use parking_lot::RwLock;
 use raft_core::pb::{Message, MessageType};
 use tokio::runtime::Handle;
@@ -26,9 +28,10 @@ use tokio::time::sleep;
 
 use super::outgoing::{Outgoing, Outlet, Refused};
 use super::pipeline::Pipeline;
+use super::register::{Register, Stranger};
 use super::snapshot::send::{self, Sending};
 use super::stream::Kind;
-use super::{incoming, pipeline, probing, Event, Sink};
+use super::{headers, incoming, pipeline, probing, Event, Sink};
 use crate::address::PeerUrl;
 use crate::metrics::PeerMetrics;
 use crate::tls::Tls;
@@ -41,11 +44,14 @@ pub struct Link {
     pub(super) sink: Sink,
     /// With what it is dialled, if its URL begins with `https`.
     pub(super) tls: Option<Tls>,
+    register: Register,
     /// Told when the peer dials us: it is there.
     pub(super) awake: Notify,
     msgapp: Outlet,
     message: Outlet,
     pub(super) metrics: PeerMetrics,
+    /// It was said in the log that one of us is not who it seems to be.
+    strange: AtomicBool,
     /// A bit for each channel that works, so that the log tells of the first to come and the last to go.
     active: AtomicU8,
 }
@@ -72,19 +78,51 @@ impl Channel {
 
 impl Link {
     /// Nothing works yet.
-    pub(super) fn new(own_id: u64, id: u64, url: PeerUrl, sink: Sink, tls: Option<Tls>) -> Arc<Link> {
+    pub(super) fn new(
+        own_id: u64,
+        id: u64,
+        url: PeerUrl,
+        sink: Sink,
+        register: Register,
+        tls: Option<Tls>,
+    ) -> Arc<Link> {
         Arc::new(Link {
             own_id,
             id,
             url,
             sink,
             tls,
+            register,
+            strange: AtomicBool::new(false),
             awake: Notify::new(),
             msgapp: Outlet::new(Kind::MsgApp),
             message: Outlet::new(Kind::Message),
             metrics: PeerMetrics::default(),
             active: AtomicU8::new(Channel::Unknown as u8),
         })
+    }
+
+    /// A request to this peer, with everything that any of them has.
+    pub(super) fn request<B>(&self, method: Method, path: &str, body: B) -> Request<B> {
+        let mut request = headers::request(method, path, &self.url, self.own_id, body);
+        self.register.read().sign(request.headers_mut(), Some(self.id));
+        request
+    }
+
+    /// Whether the answer comes from the peer that we know.
+    pub(super) fn check(&self, answer: &HeaderMap) -> Result<(), Stranger> {
+        let checked = self.register.read().check(answer, Some(self.id));
+        if let Err(stranger) = &checked {
+            self.note_stranger(stranger);
+        }
+        checked
+    }
+
+    /// Says so in the log, once until all is well again.
+    pub(super) fn note_stranger(&self, what: &dyn fmt::Display) {
+        if !self.strange.swap(true, Ordering::Relaxed) {
+            log::warn!("peer {} at {} and this node do not belong together: {what}", self.id, self.url);
+        }
     }
 
     fn outlet(&self, kind: Kind) -> &Outlet {
@@ -97,6 +135,7 @@ impl Link {
     /// The peer has dialled: its stream of this kind begins, and an older one ends.
     pub(super) fn attach(&self, kind: Kind) -> Outgoing {
         self.awake.notify_waiters();
+        self.strange.store(false, Ordering::Relaxed);
         self.outlet(kind).attach(self.id, Arc::clone(&self.sink))
     }
 
@@ -248,7 +287,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _guard = runtime.enter();
         let sink: Sink = Arc::new(|_| Ok(()));
-        let link = Link::new(1, 2, "http://127.0.0.1:1".parse().unwrap(), sink, None);
+        let link = Link::new(1, 2, "http://127.0.0.1:1".parse().unwrap(), sink, Register::default(), None);
         // Its tasks never run: nobody drives the runtime. What is posted stays in the queues.
         let peer = Peer::start(Arc::clone(&link), runtime.handle(), &no_sending());
         let posted = || peer.pipeline.queued();

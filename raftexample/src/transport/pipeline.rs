@@ -226,7 +226,7 @@ impl Lane {
     }
 
     fn request(&self, body: Bytes) -> Request<Full<Bytes>> {
-        let mut request = headers::request(Method::POST, PATH, &self.link.url, self.link.own_id, Full::new(body));
+        let mut request = self.link.request(Method::POST, PATH, Full::new(body));
         headers::set(request.headers_mut(), CONTENT_TYPE.as_str(), "application/protobuf");
         request
     }

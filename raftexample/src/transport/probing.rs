@@ -8,12 +8,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Method;
 use tokio::time::{interval, timeout, Instant, MissedTickBehavior};
 
+use super::connection;
 use super::peer::Link;
-use super::{connection, headers};
 
 /// Where to ask.
 pub const PATH: &str = "/raft/probing";
@@ -50,7 +51,7 @@ pub(super) async fn probe(link: Arc<Link>) {
 
 async fn ask(link: &Link) -> Result<(), String> {
     let mut sender = connection::open(link).await?;
-    let request = headers::request(Method::GET, PATH, &link.url, link.own_id, Full::default());
+    let request = link.request(Method::GET, PATH, Full::<Bytes>::default());
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let status = response.status();
     Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await.map_err(|error| error.to_string())?;

@@ -15,7 +15,8 @@
 //! | version | 412 | | version | 412 |
 //! | cluster | 412 | | cluster | 412 |
 //! | sender was removed | 403 | | kind of stream; id | 404 |
-//! | size; time | 413; 408 | | receiver was removed | 410 |
+//! | numbers fit | 412 | | receiver was removed | 410 |
+//! | size; time | 413; 408 | | numbers fit | 412 |
 //! | is a message | 400 | | receiver is a peer | 404 |
 //! | addressed to this node | 412 | | addressed to this node | 412 |
 //! | snapshot can be restored | 400 | | | |
@@ -23,7 +24,8 @@
 //!
 //! The checks of a snapshot stand in [`receive`](super::snapshot::receive).
 //!
-//! 403 and 410 get those only who ask for them: a process of the original ends over either. Two checks are ours. A
+//! 403 and 410 get those only who ask for them: a process of the original ends over either. Three checks are ours. The
+//! numbers of cluster and data directories tell who is not who it seems to be, see [`register`](super::register). A
 //! message for another id would be taken for our own: a vote given in somebody else's name. And a snapshot that cannot be
 //! restored must be refused before the state that it was to replace is given up.
 //!
@@ -45,9 +47,10 @@ use raft_core::pb::{Message, MessageType};
 pub use super::arriving::Arriving;
 use super::outgoing::Outgoing;
 use super::peer::{Link, Peers};
+use super::register::Register;
 use super::snapshot::receive::Receiving;
 use super::stream::Kind;
-use super::{headers, pipeline, probing, snapshot, wire, Event, Removed, Sink};
+use super::{headers, pipeline, probing, snapshot, wire, Event, Sink};
 
 /// Where streams are; kind and id follow.
 const STREAMS: &str = "/raft/stream/";
@@ -63,8 +66,8 @@ pub struct PeerServer {
     pub peers: Arc<Peers>,
     /// Where messages go.
     pub sink: Sink,
-    /// Who must be told that they were removed.
-    pub removed: Removed,
+    /// Who must be told that they were removed, and who is who.
+    pub register: Register,
     /// Where snapshots go first.
     pub snapshots: Receiving,
     /// What bodies may still take.
@@ -106,6 +109,7 @@ impl PeerServer {
         };
         headers::set(response.headers_mut(), headers::SERVER_VERSION, headers::OWN_VERSION);
         headers::set(response.headers_mut(), headers::CLUSTER_ID, headers::CLUSTER_ID_VALUE);
+        self.register.read().sign(response.headers_mut(), None);
         response
     }
 
@@ -122,6 +126,7 @@ impl PeerServer {
         let kind = Kind::by_name(name).ok_or_else(|| not_found("invalid path"))?;
         let id = headers::parse_id(id).ok_or_else(|| not_found("invalid from"))?;
         self.tell_removed(request_headers, id, StatusCode::GONE)?;
+        self.tell_stranger(request_headers, Some(id))?;
         let link = self.peers.get(id).ok_or_else(|| not_found("error sender not found"))?;
         let to = request_headers.get(headers::RAFT_TO).and_then(|value| value.to_str().ok());
         if to != Some(format!("{:x}", self.own_id).as_str()) {
@@ -133,7 +138,7 @@ impl PeerServer {
     /// Refuses a removed member, if it has asked to be told.
     #[allow(clippy::result_large_err)]
     fn tell_removed(&self, headers: &HeaderMap, id: u64, status: StatusCode) -> Result<(), Response<Full<Bytes>>> {
-        let removed_at = self.removed.read().get(&id).copied();
+        let removed_at = self.register.read().removed.get(&id).copied();
         match removed_at.filter(|_| headers.contains_key(headers::TELL_REMOVED)) {
             None => Ok(()),
             Some(index) => {
@@ -142,6 +147,24 @@ impl PeerServer {
                 Err(refusal)
             }
         }
+    }
+
+    /// Refuses whoever is not who it seems to be.
+    #[allow(clippy::result_large_err)]
+    fn tell_stranger(&self, headers: &HeaderMap, from: Option<u64>) -> Result<(), Response<Full<Bytes>>> {
+        let Err(stranger) = self.register.read().check(headers, from) else { return Ok(()) };
+        let peer = from.and_then(|id| self.peers.get(id));
+        match &peer {
+            Some(link) => link.note_stranger(&stranger),
+            None => log::debug!("refused a request of node {from:?}: {stranger}"),
+        }
+        if let (Some(by), Some(_)) = (from, peer) {
+            // Whoever does not hear it now will be told again.
+            let _ = (self.sink)(Event::ToldStranger { by, number: stranger.number() });
+        }
+        let mut refusal = text(StatusCode::PRECONDITION_FAILED, &stranger.to_string());
+        stranger.number().refuse(refusal.headers_mut());
+        Err(refusal)
     }
 
     async fn pipeline<B>(&self, request: Request<B>) -> Response<Full<Bytes>>
@@ -185,10 +208,11 @@ impl PeerServer {
     #[allow(clippy::result_large_err)]
     fn admit(&self, headers: &HeaderMap) -> Result<(), Response<Full<Bytes>>> {
         headers::check(headers).map_err(|mismatch| text(StatusCode::PRECONDITION_FAILED, mismatch.text()))?;
-        match headers::sender(headers) {
-            Some(id) => self.tell_removed(headers, id, StatusCode::FORBIDDEN),
-            None => Ok(()),
+        let sender = headers::sender(headers);
+        if let Some(id) = sender {
+            self.tell_removed(headers, id, StatusCode::FORBIDDEN)?;
         }
+        self.tell_stranger(headers, sender)
     }
 
     async fn deliver(&self, body: Bytes) -> Response<Full<Bytes>> {
@@ -304,10 +328,12 @@ mod tests {
     use crate::members::Members;
     use crate::snapshots::testing;
     use crate::transport::peer::Link;
+    use crate::transport::register::{self, Known, Number};
     use crate::transport::snapshot::Transfers;
     use http_body_util::BodyExt;
     use parking_lot::Mutex;
     use prost::Message as _;
+    use std::collections::BTreeMap;
 
     struct Bench {
         server: PeerServer,
@@ -328,10 +354,11 @@ mod tests {
         });
         let dir = tempfile::tempdir().unwrap();
         let snapshots = Receiving::new(2, testing::files(dir.path()), Transfers::default(), Arc::clone(&sink));
-        let removed: Removed = Arc::default();
-        removed.write().insert(9, 1);
-        peers.insert(Link::new(2, 1, "http://127.0.0.1:1".parse().unwrap(), Arc::clone(&sink), None));
-        let server = PeerServer { own_id: 2, peers, sink, removed, snapshots, arriving: Arriving::default() };
+        let register = Register::default();
+        register.write().removed.insert(9, 1);
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        peers.insert(Link::new(2, 1, url, Arc::clone(&sink), Arc::clone(&register), None));
+        let server = PeerServer { own_id: 2, peers, sink, register, snapshots, arriving: Arriving::default() };
         Bench { server, taken, _dir: dir }
     }
 
@@ -396,6 +423,35 @@ mod tests {
         assert_eq!(answer(&bench, request.clone()).0, 204, "the original would end its process at a 403");
         request.headers_mut().insert(headers::TELL_REMOVED, HeaderValue::from_static("1"));
         assert_eq!(answer(&bench, request), (403, "removed member".into()));
+    }
+
+    #[test]
+    fn whoever_is_not_who_it_seems_to_be_is_refused_and_the_raft_thread_is_told() {
+        for (birth, data, to_data, number) in
+            [(8, 11, 22, Number::Birth), (7, 12, 22, Number::Data), (7, 11, 23, Number::Data)]
+        {
+            let bench = bench();
+            let known =
+                Known { birth: Some(7), own_data: Some(22), data: BTreeMap::from([(1, 11)]), ..Known::default() };
+            *bench.server.register.write() = known;
+            let mut request = post(heartbeat(2));
+            let sender = Known {
+                birth: Some(birth),
+                own_data: Some(data),
+                data: BTreeMap::from([(2, to_data)]),
+                ..Known::default()
+            };
+            sender.sign(request.headers_mut(), Some(2));
+            let mut stream = request.headers().clone();
+            let (status, text) = answer(&bench, request);
+            assert_eq!(status, 412);
+            assert!(text.contains("mismatch"), "{text}");
+            stream.insert(headers::RAFT_TO, HeaderValue::from_static("2"));
+            let refused = bench.server.stream(&Method::GET, &stream, "msgapp/1");
+            assert_eq!((refused.status().as_u16(), Number::refused(refused.headers())), (412, Some(number)));
+            assert_eq!(refused.headers()[register::DATA], "16", "it says its own number");
+            assert_eq!(bench.taken.lock()[..], [(); 2].map(|()| Event::ToldStranger { by: 1, number }));
+        }
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub const RESERVED_PREFIX: &str = "/_/";
 /// The page that describes a node in JSON.
 pub const STATUS_PATH: &str = "/_/status";
 
+/// The page that says who is a member.
+pub const MEMBERS_PATH: &str = "/_/members";
+
 /// The largest value that a node takes.
 pub const VALUE_MAX_BYTES: usize = 1024 * 1024;
 
@@ -87,7 +90,27 @@ impl Cluster {
             node.start();
         }
         cluster.wait_for_leader();
+        cluster.wait_until_all_are_known();
         cluster
+    }
+
+    /// Waits until the running nodes have the number of the cluster, and that of every running node's data directory,
+    /// in their address books: a wiped node is noticed only then, and until then they propose entries of their own.
+    pub fn wait_until_all_are_known(&self) {
+        let running = self.running();
+        let knows_all = |page: &serde_json::Value| {
+            let said = |value: &serde_json::Value| value.as_str().is_some_and(|number| !number.is_empty());
+            let members = page["members"].as_array().cloned().unwrap_or_default();
+            let known = |id: &u64| members.iter().any(|member| member["id"] == *id && said(&member["data"]));
+            said(&page["cluster"]) && running.iter().all(known)
+        };
+        for &id in &running {
+            eventually(&format!("node {id} knows the numbers of all"), PATIENCE, || {
+                let answer = self.http(id).try_get(MEMBERS_PATH).ok()?;
+                let page = serde_json::from_slice(&answer.body).ok()?;
+                knows_all(&page).then_some(())
+            });
+        }
     }
 
     /// Starts `size` nodes that reach each other through a [`Network`] only, with `extra_arguments` on each command line,

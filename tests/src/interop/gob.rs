@@ -20,7 +20,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kvstore::{Command, Store};
 use raft_core::pb::SnapshotMetadata;
 use raftexample::address::PeerUrl;
-use raftexample::codec::{Codec, CodecError, RequestId};
+use raftexample::codec::{Codec, CodecError, Content, Note, RequestId};
 use raftexample::members::Members;
 
 /// "Type 65 is a struct `kv` with the strings `Key` and `Val`", as Go 1.19 says it.
@@ -50,7 +50,11 @@ impl Codec for GobCodec {
         Ok(data.freeze())
     }
 
-    fn decode_request(&self, data: Bytes) -> Result<(Option<RequestId>, Command), CodecError> {
+    fn encode_note(&self, _: Note) -> Option<Bytes> {
+        None
+    }
+
+    fn decode_entry(&self, data: Bytes) -> Result<Content, CodecError> {
         let mut reader = Reader(&data);
         let (key, value) = reader.pair().ok_or_else(|| CodecError::new("not a gob of a key and a value"))?;
         let id = reader.0.strip_prefix(&ID_MARK).and_then(|rest| {
@@ -58,7 +62,7 @@ impl Codec for GobCodec {
                 rest.chunks_exact(8).map(|chunk| u64::from_be_bytes(chunk.try_into().unwrap_or_default()));
             Some(RequestId { node: numbers.next()?, boot: numbers.next()?, counter: numbers.next()? })
         });
-        Ok((id, Command::Put { key, value }))
+        Ok(Content::Request(id, Command::Put { key, value }))
     }
 
     fn write_image(&self, _members: &Members, store: &Store, into: &mut dyn Write) -> io::Result<()> {
@@ -234,8 +238,8 @@ mod tests {
         Command::Put { key: Bytes::from_static(key), value: Bytes::from_static(value) }
     }
 
-    fn decode(data: &[u8]) -> Result<(Option<RequestId>, Command), CodecError> {
-        GobCodec.decode_request(Bytes::copy_from_slice(data))
+    fn decode(data: &[u8]) -> Result<Content, CodecError> {
+        GobCodec.decode_entry(Bytes::copy_from_slice(data))
     }
 
     /// Captured from the original.
@@ -253,13 +257,13 @@ mod tests {
 
     #[test]
     fn what_go_writes_is_read() {
-        assert_eq!(decode(FOO_BAR), Ok((None, put(b"/foo", b"bar"))));
+        assert_eq!(decode(FOO_BAR), Ok(Content::Request(None, put(b"/foo", b"bar"))));
         // A newer Go starts to count its types at 64.
         let newer = b"\x1f\x7f\x03\x01\x01\x02kv\x01\xff\x80\x00\x01\x02\x01\x03Key\x01\x0c\x00\x01\x03Val\x01\x0c\x00\x00\x00\x0e\xff\x80\x01\x04/foo\x01\x03bar\x00";
-        assert_eq!(decode(newer), Ok((None, put(b"/foo", b"bar"))));
+        assert_eq!(decode(newer), Ok(Content::Request(None, put(b"/foo", b"bar"))));
         // Fields go by their names.
         let swapped = b"\x20\xff\x81\x03\x01\x01\x02zz\x01\xff\x82\x00\x01\x02\x01\x03Val\x01\x0c\x00\x01\x03Key\x01\x0c\x00\x00\x00\x0e\xff\x82\x01\x03bar\x01\x04/foo\x00";
-        assert_eq!(decode(swapped), Ok((None, put(b"/foo", b"bar"))));
+        assert_eq!(decode(swapped), Ok(Content::Request(None, put(b"/foo", b"bar"))));
     }
 
     #[test]
@@ -267,7 +271,7 @@ mod tests {
         let id = RequestId { node: 3, boot: u64::MAX, counter: 7 };
         for (key, value) in [(&b"/k"[..], &b"\0\xff"[..]), (b"", b""), (b"/k", &[7; 300])] {
             let data = GobCodec.encode_request(id, &put(key, value)).unwrap();
-            assert_eq!(GobCodec.decode_request(data), Ok((Some(id), put(key, value))));
+            assert_eq!(GobCodec.decode_entry(data), Ok(Content::Request(Some(id), put(key, value))));
         }
         assert!(GobCodec.encode_request(id, &Command::Delete { key: "/k".into() }).is_err());
     }

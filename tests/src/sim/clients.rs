@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kvstore::Command;
 use raft_core::pb::Entry;
 use raft_core::{DropReason, Error};
-use raftexample::codec::{decode_request, encode_request, RequestId};
+use raftexample::codec::{encode_request, Codec as _, Content, OwnCodec, RequestId};
 
 use super::drive::{broken, Stop};
 use super::invariants::Violation;
@@ -143,7 +143,10 @@ impl World {
 
     /// Applies a command, and answers who asked for it.
     pub(super) fn apply_command(&mut self, at: usize, process: &mut Process, entry: &Entry) -> Result<(), Stop> {
-        let (request, command) = decode_request(entry.data.clone()).map_err(broken)?;
+        let (request, command) = match OwnCodec.decode_entry(entry.data.clone()).map_err(broken)? {
+            Content::Request(Some(request), command) => (request, command),
+            other => return Err(broken(format_args!("entry {} was not proposed here: {other:?}", entry.index))),
+        };
         let left = match &command {
             Command::Put { value, .. } => Some(value.clone()),
             Command::Delete { .. } => None,

@@ -22,6 +22,7 @@ use crate::members::ChangeRefused;
 use crate::node::change::{judge, Address, Change, Judged, Written, WrittenStep};
 use crate::node::changes::Changes;
 use crate::node::{Refused, Reply, REMOVED};
+use crate::transport::register::Known;
 
 /// How long a removed node goes on, so that the others hear of its removal. A leader that could not hand over, and so
 /// has removed itself, also waits this long with its answer: the last thing that it sends is that its removal is
@@ -203,7 +204,8 @@ impl Driver {
         for &id in removed.keys() {
             self.transport.remove(id);
         }
-        *self.removed.write() = removed;
+        let data = self.members.iter().filter_map(|(id, member)| Some((id, member.data?))).collect();
+        *self.register.write() = Known { removed, birth: self.members.birth(), own_data: self.own_data, data };
     }
 
     /// A member says that this node was removed at index `at`. It may be behind, and not know of an addition that

@@ -20,14 +20,14 @@ const ELECTION_TICKS: usize = 10;
 
 type Waiting = Receiver<Result<(), Refused>>;
 
-struct Bench {
-    driver: Driver,
+pub(super) struct Bench {
+    pub(super) driver: Driver,
     // The transport's tasks need one; nothing is ever waited for.
     _runtime: tokio::runtime::Runtime,
 }
 
 /// Node 1 of `size` founders, on what `dir` holds. Nobody listens at the others' addresses.
-fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions)) -> Bench {
+pub(super) fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions)) -> Bench {
     let cluster: Vec<PeerUrl> = (1..=size).map(|n| format!("http://127.0.0.1:{n}").parse().unwrap()).collect();
     let mut options = NodeOptions {
         id: 1,
@@ -47,8 +47,10 @@ fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions)) -> Bench {
     change(&mut options);
     let (disk, state) = Disk::open(dir, options.id, 0x1000, options.wal_segment_bytes).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let register = Register::default();
     let sending = crate::snapshots::testing::no_sending();
-    let transport = Transport::new(options.id, Arc::new(|_| Ok(())), runtime.handle().clone(), None, sending);
+    let handle = runtime.handle().clone();
+    let transport = Transport::new(options.id, Arc::new(|_| Ok(())), Arc::clone(&register), handle, None, sending);
     // Tests hand inputs in by calling `take`.
     let (_, inbox) = crossbeam_channel::bounded(1);
     let driver = Driver::new(
@@ -57,7 +59,7 @@ fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions)) -> Bench {
         BOOT,
         (disk, state),
         transport,
-        Removed::default(),
+        Arc::clone(&register),
         inbox,
         Arc::new(Metrics::new(1)),
     )
@@ -81,14 +83,14 @@ impl Bench {
         self.turn();
     }
 
-    fn tick(&mut self, times: usize) {
+    pub(super) fn tick(&mut self, times: usize) {
         for _ in 0..times {
             self.driver.tick(Instant::now()).unwrap_or_else(|Fatal(reason)| panic!("{reason}"));
             self.turn();
         }
     }
 
-    fn elect(&mut self) {
+    pub(super) fn elect(&mut self) {
         self.tick(2 * ELECTION_TICKS);
         assert_eq!(self.driver.leader, 1);
     }
@@ -109,6 +111,10 @@ impl Bench {
         }
         assert_eq!(self.driver.leader, 1);
         self.acknowledge(2);
+        // It has found that the cluster has no number yet.
+        self.turn();
+        self.acknowledge(2);
+        assert!(self.driver.members.birth().is_some());
     }
 
     /// Node `from` says that it has everything that this leader has.
@@ -141,7 +147,7 @@ impl Bench {
     }
 
     /// What node 2, which leads term 5, says: `entries` follow the three founders' ones (or `after` of term 5).
-    fn append(&mut self, after: u64, entries: Vec<Entry>, commit: u64) -> Result<(), Fatal> {
+    pub(super) fn append(&mut self, after: u64, entries: Vec<Entry>, commit: u64) -> Result<(), Fatal> {
         let mut message = Message::of(MessageType::MsgApp);
         (message.from, message.to, message.term, message.commit) = (2, 1, 5, commit);
         (message.index, message.log_term) = (after, if after <= 3 { 1 } else { 5 });
@@ -325,7 +331,7 @@ fn members_follow_the_log_and_a_removed_node_ends() {
     assert!(bench.append(4, vec![remove], 5).is_ok());
     assert!(bench.driver.end_at.is_some());
     assert!(matches!(waiting.try_recv(), Ok(Err(Refused::Unknown(_)))), "it had been sent to the leader");
-    assert!(bench.driver.removed.read().contains_key(&1));
+    assert!(bench.driver.register.read().removed.contains_key(&1));
     drop(bench);
     let bench = open(dir.path(), 3, |_| {});
     assert!(bench.driver.end_at.is_some(), "it ends again");
@@ -355,7 +361,7 @@ fn a_removal_that_was_taken_back_is_history() {
     let bench = open(dir.path(), 3, |_| {});
     assert_eq!(bench.driver.applied.0, 5);
     assert!(bench.driver.end_at.is_none());
-    assert!(bench.driver.removed.read().is_empty());
+    assert!(bench.driver.register.read().removed.is_empty());
 }
 
 #[test]

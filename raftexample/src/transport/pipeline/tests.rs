@@ -3,6 +3,7 @@
 use super::*;
 use crate::serve;
 use crate::snapshots::testing;
+use crate::transport::register::Register;
 use crate::transport::server::PeerServer;
 use crate::transport::snapshot::receive::Receiving;
 use crate::transport::snapshot::Transfers;
@@ -36,7 +37,7 @@ fn bench(port: u16) -> Bench {
     let (sink, events) = sink();
     let runtime = runtime();
     let url = format!("http://127.0.0.1:{port}").parse().unwrap();
-    let peer = Pipeline::start(&Link::new(1, 2, url, sink, None), runtime.handle());
+    let peer = Pipeline::start(&Link::new(1, 2, url, sink, Register::default(), None), runtime.handle());
     Bench { peer, events, runtime }
 }
 
@@ -97,7 +98,7 @@ fn messages_arrive_in_order_at_a_node() {
         own_id: 2,
         peers: Arc::default(),
         sink,
-        removed: Arc::default(),
+        register: Register::default(),
         snapshots,
         arriving: Default::default(),
     });
@@ -127,7 +128,7 @@ fn a_snapshot_is_posted_with_its_data_where_there_is_no_other_way() {
         own_id: 2,
         peers: Arc::default(),
         sink: received,
-        removed: Arc::default(),
+        register: Register::default(),
         snapshots,
         arriving: Default::default(),
     });
@@ -137,7 +138,7 @@ fn a_snapshot_is_posted_with_its_data_where_there_is_no_other_way() {
         serve::Server { limits: serve::limits::Limits::peers(), metrics: Arc::default(), phase: stopped, tls: None };
     runtime.spawn(listening.accept(listener, move |request| Arc::clone(&server).answer(request)));
     let (sink, events) = sink();
-    let link = Link::new(1, 2, format!("http://127.0.0.1:{port}").parse().unwrap(), sink, None);
+    let link = Link::new(1, 2, format!("http://127.0.0.1:{port}").parse().unwrap(), sink, Register::default(), None);
     let (sender, queue) = mpsc::channel(2);
     runtime.spawn(post_snapshots(link, files, queue));
     let snapshot_message = |index| {

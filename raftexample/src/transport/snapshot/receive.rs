@@ -2,7 +2,7 @@
 //!
 //! | check | answer |
 //! |---|---|
-//! | method; version, cluster; sender was removed | 405; 412; 403 |
+//! | method; version, cluster; sender was removed; numbers fit | 405; 412; 403; 412 |
 //! | length is announced | 411 |
 //! | there is room on the disk | 507 |
 //! | begins with a message, of the right kind, with metadata and no data | 400 |

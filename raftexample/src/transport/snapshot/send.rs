@@ -143,7 +143,7 @@ async fn send(
     // It ends when the file does, or when nobody takes the pieces any more.
     tokio::task::spawn_blocking(move || read_pieces(file.source, &sender));
     let body = FileBody { head: Some(head), pieces, left: total, counter: Arc::clone(&transfer.counter) };
-    let mut request = headers::request(Method::POST, PATH, &link.url, link.own_id, body);
+    let mut request = link.request(Method::POST, PATH, body);
     headers::set(request.headers_mut(), CONTENT_TYPE.as_str(), "application/octet-stream");
     let exchange = connection.send_request(request);
     tokio::pin!(exchange);

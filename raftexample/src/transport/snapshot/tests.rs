@@ -7,6 +7,7 @@ use super::*;
 use crate::serve;
 use crate::snapshots::{testing, SnapshotFiles};
 use crate::transport::peer::Link;
+use crate::transport::register::{Known, Register};
 use crate::transport::server::PeerServer;
 use crate::transport::{wire, Event, Received, Sink};
 use bytes::Bytes;
@@ -314,11 +315,15 @@ struct Sender {
 }
 
 fn sender(port: u16, keys: u64) -> Sender {
+    sender_who_knows(Register::default(), port, keys)
+}
+
+fn sender_who_knows(register: Register, port: u16, keys: u64) -> Sender {
     let (dir, transfers) = (tempfile::tempdir().unwrap(), Transfers::default());
     let files = testing::files(dir.path());
     testing::save(&files, &testing::metadata(INDEX), &testing::store(keys));
     let (sink, events) = sink();
-    let link = Link::new(1, 2, format!("http://127.0.0.1:{port}").parse().unwrap(), sink, None);
+    let link = Link::new(1, 2, format!("http://127.0.0.1:{port}").parse().unwrap(), sink, register, None);
     let runtime = runtime();
     let (queue, waiting) = mpsc::channel(2);
     runtime.spawn(run(link, Sending::new(files.clone(), transfers.clone(), true), waiting));
@@ -367,30 +372,54 @@ fn read_header(stream: &mut impl Read) -> usize {
     length.parse().unwrap()
 }
 
-#[test]
-fn a_snapshot_goes_from_a_node_to_a_node() {
+/// Node 2 answers at this port, for as long as the sender lives.
+fn serve(bench: &Bench, register: Register) -> (u16, watch::Sender<serve::Phase>) {
     let (listener, port) = listen();
     listener.set_nonblocking(true).unwrap();
-    let bench = bench();
     let (sink, _events) = sink();
     let snapshots = bench.receiving.clone();
     let server = Arc::new(PeerServer {
         own_id: 2,
         peers: Arc::default(),
         sink,
-        removed: Arc::default(),
+        register,
         snapshots,
         arriving: Default::default(),
     });
-    let (_stop, stopped) = watch::channel(serve::Phase::Serving);
+    let (stop, stopped) = watch::channel(serve::Phase::Serving);
     let listening =
         serve::Server { limits: serve::limits::Limits::peers(), metrics: Arc::default(), phase: stopped, tls: None };
     bench.runtime.spawn(listening.accept(listener, move |request| Arc::clone(&server).answer(request)));
+    (port, stop)
+}
+
+#[test]
+fn a_snapshot_goes_from_a_node_to_a_node() {
+    let bench = bench();
+    let (port, _stop) = serve(&bench, Register::default());
     let sender = sender(port, 5000);
     assert_eq!(sender.send_until_delivered(), 0);
     let Ok(Event::Snapshot(received)) = bench.arrived.try_recv() else { panic!("no snapshot") };
     assert!(received.image.store == testing::store(5000));
     assert!(sender.transfers.list().is_empty());
+}
+
+#[test]
+fn a_snapshot_of_another_cluster_is_refused() {
+    let bench = bench();
+    let register = |birth| {
+        let register = Register::default();
+        *register.write() = Known { birth: Some(birth), own_data: Some(1), ..Known::default() };
+        register
+    };
+    let (port, _stop) = serve(&bench, register(7));
+    let stranger = sender_who_knows(register(8), port, 2);
+    stranger.send();
+    assert_eq!(stranger.next(), Event::SnapshotSent { id: 2, delivered: false });
+    bench.assert_untouched("of another cluster");
+    let member = sender_who_knows(register(7), port, 2);
+    assert_eq!(member.send_until_delivered(), 0);
+    assert!(matches!(bench.arrived.try_recv(), Ok(Event::Snapshot(_))));
 }
 
 #[test]
