@@ -118,6 +118,10 @@ impl<S: Storage> Raft<S> {
         let (from, probed) = (message.from, EntryId { term: message.log_term, index: message.index });
         let mut answer = Message { to: from, ..Message::of(MessageType::MsgAppResp) };
         self.check_foreign(probed)?;
+        // What comes with it, too: to answer that all up to the commit index is the leader's would be a false promise.
+        for entry in message.entries.iter().take_while(|entry| entry.index <= self.log.committed) {
+            self.check_foreign(EntryId { term: entry.term, index: entry.index })?;
+        }
         if probed.index < self.log.committed {
             // Late or repeated: what is committed is the leader's already.
             answer.index = if bug!(AckWholeLog) { self.log.last_index()? } else { self.log.committed };

@@ -146,7 +146,8 @@ fn entries_that_contradict_committed_ones_are_refused() {
     one.log.commit_to(3).unwrap();
     assert_eq!(one.log_terms(), [1, 1, 2]);
     (lie.term, lie.entries[0].term) = (3, 3);
-    one.step(lie).expect("below the commit index nothing is even compared");
+    let foreign = Error::LogForeign { index: 3, own_term: 2, leader_term: 3 };
+    assert_eq!(one.step(lie), Err(foreign), "below the commit index none may be another one");
     assert_eq!(one.log_terms(), [1, 1, 2]);
     let contradiction = one.log.maybe_append(2, EntryId { term: 1, index: 2 }, entries_from(3, &[3]), 3);
     let what = "its entries contradict committed ones";

@@ -501,3 +501,26 @@ fn what_is_passed_on_twice_keeps_its_origin() {
         assert_eq!((sent[0].from, sent[0].to), (3, 1), "{kind:?}");
     }
 }
+
+/// A node that founded a cluster of its own where it should have joined: its log begins like the leader's, and then has a
+/// committed entry that is not the leader's. To acknowledge its commit index would tell the leader that it has the
+/// leader's entry there.
+#[test]
+fn entries_that_contradict_committed_ones_are_not_acknowledged() {
+    let mut storage = stored(members(&[1, 2], &[]), &[1, 1]);
+    storage.set_hard_state(HardState { term: 1, vote: 0, commit: 2 });
+    let mut two = node_of(plain(2), storage);
+    let append = |terms: &[u64]| Message {
+        to: 2,
+        index: 1,
+        log_term: 1,
+        entries: entries_from(2, terms),
+        ..message(MsgApp, 1, 2)
+    };
+    let foreign = Err(Error::LogForeign { index: 2, own_term: 1, leader_term: 2 });
+    assert_eq!(two.step(append(&[2, 2])), foreign);
+    assert_eq!(two.log_entries().len(), 2, "nothing was taken");
+    // The same ones, late or repeated, are acknowledged as ever.
+    let answers = two.hear(append(&[1]));
+    assert_eq!((answers[0].reject, answers[0].index), (false, 2));
+}
