@@ -47,7 +47,7 @@ use raft_core::pb::{Message, MessageType};
 pub use super::arriving::Arriving;
 use super::outgoing::Outgoing;
 use super::peer::{Link, Peers};
-use super::register::Register;
+use super::register::{Register, Stranger};
 use super::snapshot::receive::Receiving;
 use super::stream::Kind;
 use super::{headers, pipeline, probing, snapshot, wire, Event, Sink};
@@ -158,8 +158,9 @@ impl PeerServer {
             Some(link) => link.note_stranger(&stranger),
             None => log::debug!("refused a request of node {from:?}: {stranger}"),
         }
-        if let (Some(by), Some(_)) = (from, peer) {
-            // Whoever does not hear it now will be told again.
+        let of_us = !matches!(stranger, Stranger::OtherData { .. });
+        if let (Some(by), Some(_), true) = (from, peer, of_us) {
+            // It would refuse us, too. If there is no room now: it will say so again.
             let _ = (self.sink)(Event::ToldStranger { by, number: stranger.number() });
         }
         let mut refusal = text(StatusCode::PRECONDITION_FAILED, &stranger.to_string());
@@ -427,8 +428,8 @@ mod tests {
 
     #[test]
     fn whoever_is_not_who_it_seems_to_be_is_refused_and_the_raft_thread_is_told() {
-        for (birth, data, to_data, number) in
-            [(8, 11, 22, Number::Birth), (7, 12, 22, Number::Data), (7, 11, 23, Number::Data)]
+        for (birth, data, to_data, number, voices) in
+            [(8, 11, 22, Number::Birth, 2), (7, 12, 22, Number::Data, 0), (7, 11, 23, Number::Data, 2)]
         {
             let bench = bench();
             let known =
@@ -450,7 +451,8 @@ mod tests {
             let refused = bench.server.stream(&Method::GET, &stream, "msgapp/1");
             assert_eq!((refused.status().as_u16(), Number::refused(refused.headers())), (412, Some(number)));
             assert_eq!(refused.headers()[register::DATA], "16", "it says its own number");
-            assert_eq!(bench.taken.lock()[..], [(); 2].map(|()| Event::ToldStranger { by: 1, number }));
+            let told: Vec<_> = (0..voices).map(|_| Event::ToldStranger { by: 1, number }).collect();
+            assert_eq!(*bench.taken.lock(), told, "if it is the sender who is wrong, that says nothing of this node");
         }
     }
 
