@@ -152,9 +152,14 @@ impl Node {
         self.process().kill();
     }
 
-    /// `SIGSTOP`: it keeps its sockets and answers nothing, as a machine does that has lost its network.
+    /// `SIGSTOP`: it keeps its sockets and answers nothing, as a machine does that has lost its network. Every one of its
+    /// threads has stopped afterwards: the signal alone only asks them to.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let process = self.process();
+        eventually("every thread has stopped", PATIENCE, || {
+            (process.has_stopped() || !process.is_running()).then_some(())
+        });
     }
 
     /// `SIGCONT`.

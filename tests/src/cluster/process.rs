@@ -74,6 +74,16 @@ impl Process {
         }
     }
 
+    /// Whether every thread of the process is stopped, as it is some time after `SIGSTOP`.
+    pub fn has_stopped(&self) -> bool {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.id)) else { return false };
+        threads.flatten().all(|thread| {
+            // The state follows the name, which is in parentheses and may hold any character.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        })
+    }
+
     /// Whether the process still exists and has not ended.
     pub fn is_running(&self) -> bool {
         matches!(lock(&self.child).try_wait(), Ok(None))
