@@ -29,7 +29,8 @@
 //! message for another id would be taken for our own: a vote given in somebody else's name. And a snapshot that cannot be
 //! restored must be refused before the state that it was to replace is given up.
 //!
-//! What is left out: who may connect. Peers trust each other until there is TLS.
+//! What is left out: who may connect. Peers trust whoever reaches their port, unless TLS asks for certificates
+//! (`--peer-client-cert-auth`); which member a certificate belongs to is not asked.
 
 use std::convert::Infallible;
 use std::future::Future;
