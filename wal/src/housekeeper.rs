@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -61,6 +61,10 @@ pub(crate) enum Report {
     },
 }
 
+/// There will be no report any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone;
+
 enum Mode {
     Inline { worker: Worker, done: VecDeque<Report> },
     Thread { jobs: Option<Sender<Job>>, reports: Receiver<Report>, thread: Option<JoinHandle<()>> },
@@ -106,7 +110,7 @@ impl Housekeeper {
         match &mut self.mode {
             Mode::Inline { worker, done } => worker.run(job, &mut |report| done.push_back(report)),
             Mode::Thread { jobs, .. } => {
-                // It fails only when the thread is gone, which the writer notices when it waits for a report.
+                // It fails only when the thread is gone, which the writer notices when it asks for a report.
                 if let Some(jobs) = jobs {
                     let _ = jobs.send(job);
                 }
@@ -115,18 +119,22 @@ impl Housekeeper {
     }
 
     /// What has been done since the last time.
-    pub(crate) fn poll(&mut self) -> Option<Report> {
+    pub(crate) fn poll(&mut self) -> Result<Option<Report>, Gone> {
         match &mut self.mode {
-            Mode::Inline { done, .. } => done.pop_front(),
-            Mode::Thread { reports, .. } => reports.try_recv().ok(),
+            Mode::Inline { done, .. } => Ok(done.pop_front()),
+            Mode::Thread { reports, .. } => match reports.try_recv() {
+                Ok(report) => Ok(Some(report)),
+                Err(TryRecvError::Empty) => Ok(None),
+                Err(TryRecvError::Disconnected) => Err(Gone),
+            },
         }
     }
 
-    /// Waits for the next report; `None` when there will be none.
-    pub(crate) fn wait(&mut self) -> Option<Report> {
+    /// Waits for the next report.
+    pub(crate) fn wait(&mut self) -> Result<Report, Gone> {
         match &mut self.mode {
-            Mode::Inline { done, .. } => done.pop_front(),
-            Mode::Thread { reports, .. } => reports.recv().ok(),
+            Mode::Inline { done, .. } => done.pop_front().ok_or(Gone),
+            Mode::Thread { reports, .. } => reports.recv().map_err(|_| Gone),
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::error::WalError;
 use crate::format::{
     self, Placement, Record, Seed, BATCH_HEADER_BYTES, FLAG_SEALED, SEGMENT_HEADER_BYTES, SNAPSHOT_RESET, WATERMARK_AT,
 };
-use crate::housekeeper::{self, Housekeeper, Job, Report, Seal, PREFILL_BYTES};
+use crate::housekeeper::{self, Gone, Housekeeper, Job, Report, Seal, PREFILL_BYTES};
 use crate::images::read_images;
 use crate::recovery::{self, LiveEnd, SegmentInfo};
 use crate::state::{self, LogState};
@@ -87,6 +87,8 @@ struct Live {
     unsynced_matters: bool,
     /// The segment has its final name, or the housekeeper was told to give it.
     published: bool,
+    /// It has it, durably: no later segment may begin before that.
+    named: bool,
     /// Up to where the segment is prefilled, or being prefilled. Less than `end` when the writer was faster.
     prefilled: usize,
     prefilling: bool,
@@ -230,13 +232,9 @@ impl Wal {
         region
             .sync(0..end.debris_end.max(end.offset))
             .map_err(|source| WalError::io("sync the log segment", &path, source))?;
-        if format::parse_prepared_name(&info.name).is_some() {
-            let name = format::segment_name(info.sequence, info.first_index);
-            let named = dir.join(&name);
-            disk.rename(&path, &named)
-                .and_then(|()| disk.sync_dir(dir))
-                .map_err(|source| WalError::io("name the log segment", &named, source))?;
-            info.name = name;
+        // Oldest first: what has no final name must follow what has one.
+        for begun in sealed.iter_mut().chain(std::iter::once(&mut info)) {
+            give_final_name(&*disk, dir, begun)?;
         }
         if let Some(torn) = &torn {
             log::warn!(target: "wal", "{torn}");
@@ -384,10 +382,27 @@ impl Wal {
         if let Some(cause) = &self.poisoned {
             return Err(WalError::Poisoned { cause: cause.clone() });
         }
-        while let Some(report) = self.housekeeper.poll() {
-            self.note(report)?;
+        loop {
+            match self.housekeeper.poll() {
+                Ok(Some(report)) => self.note(report)?,
+                Ok(None) => return Ok(()),
+                Err(Gone) => return Err(self.abandoned()),
+            }
         }
-        Ok(())
+    }
+
+    /// Waits for the next report.
+    fn await_report(&mut self) -> Result<(), WalError> {
+        match self.housekeeper.wait() {
+            Ok(report) => self.note(report),
+            Err(Gone) => Err(self.abandoned()),
+        }
+    }
+
+    /// Nobody names, prepares or removes segments any more.
+    fn abandoned(&mut self) -> WalError {
+        let error = std::io::Error::other("the housekeeper thread is gone; open the log again");
+        self.poison(WalError::io("look after the segments in", self.dir.clone(), error))
     }
 
     fn note(&mut self, report: Report) -> Result<(), WalError> {
@@ -404,7 +419,8 @@ impl Wal {
                     self.live.prefilling = false;
                 }
             }
-            Report::Published { result: Ok(()), .. } => {}
+            // One at a time: no segment begins before the one before it is named.
+            Report::Published { result: Ok(()), .. } => self.live.named = true,
             Report::Published { path, result: Err(source) } => {
                 return Err(self.poison(WalError::io("name the log segment", path, source)))
             }
@@ -452,6 +468,10 @@ impl Wal {
         if self.live.unsynced_matters || self.live.synced == 0 {
             self.sync()?;
         }
+        // Segments that have begun but have no final name: recovery is to find one at most.
+        while self.live.published && !self.live.named {
+            self.await_report()?;
+        }
         let live = &self.live;
         let chain = Owned::chain(live.info.sequence, live.synced as u64, live.synced_checksum);
         let head = head_records(&self.state, Some(chain));
@@ -496,13 +516,7 @@ impl Wal {
     /// The prepared segment, waited for or made now if need be.
     fn take_next(&mut self, sequence: u64, need: usize) -> Result<(PathBuf, Box<dyn Region>), WalError> {
         while matches!(self.next, Next::Asked) {
-            match self.housekeeper.wait() {
-                Some(report) => self.note(report)?,
-                None => {
-                    let error = std::io::Error::other("the housekeeper thread is gone");
-                    return Err(self.poison(WalError::io("prepare a segment in", self.dir.clone(), error)));
-                }
-            }
+            self.await_report()?;
         }
         match std::mem::replace(&mut self.next, Next::None) {
             Next::Ready { path, region } if region.len_bytes() >= need => return Ok((path, region)),
@@ -617,11 +631,26 @@ impl Live {
             synced_checksum: checksum,
             unsynced_matters: false,
             published,
+            named: published,
             prefilled: end,
             prefilling: false,
             left: None,
         }
     }
+}
+
+/// What recovery found begun under its temporary name. All of it is durable.
+fn give_final_name(disk: &dyn Disk, dir: &Path, info: &mut SegmentInfo) -> Result<(), WalError> {
+    if format::parse_prepared_name(&info.name).is_none() {
+        return Ok(());
+    }
+    let name = format::segment_name(info.sequence, info.first_index);
+    let named = dir.join(&name);
+    disk.rename(&dir.join(&info.name), &named)
+        .and_then(|()| disk.sync_dir(dir))
+        .map_err(|source| WalError::io("name the log segment", &named, source))?;
+    info.name = name;
+    Ok(())
 }
 
 fn create_segment(disk: &dyn Disk, dir: &Path, path: &Path, len_bytes: u64) -> Result<Box<dyn Region>, WalError> {

@@ -135,17 +135,31 @@ pub(crate) fn recover(dir: &Path, images: &[Image]) -> Result<Outcome, WalError>
             Err(head) => return Err(refuse_head(dir, image, head, Name::Published, Ahead::Nothing)),
         }
     }
-    let (identity, last) = sound.last().map_or((0, 0), |last| (last.header.identity, last.header.sequence));
+    let (identity, published_last) = sound.last().map_or((0, 0), |last| (last.header.identity, last.header.sequence));
     outcome.identity = identity;
     prepared.sort_by_key(|(sequence, _)| *sequence);
+    let mut last = published_last;
     for (sequence, image) in prepared {
+        if sequence <= published_last {
+            // Another file has its place. It may go if it holds nothing.
+            match adopt(dir, image, sequence, identity, &mut None) {
+                Ok(None) => outcome.discard.push(image.name.clone()),
+                Ok(Some(_)) | Err(_) => {
+                    let what = format!("{} is not empty, but segment {sequence} has its final name", image.name);
+                    return Err(WalError::Missing { dir: dir.into(), what });
+                }
+            }
+            continue;
+        }
         if sequence > last.saturating_add(1) {
             let what = format!("{} is there, but segment {} is not", image.name, sequence - 1);
             return Err(WalError::Missing { dir: dir.into(), what });
         }
-        let begun = if sequence <= last { None } else { adopt(dir, image, sequence, identity, &mut outcome.torn)? };
-        match begun {
-            Some(segment) => sound.push(segment),
+        match adopt(dir, image, sequence, identity, &mut outcome.torn)? {
+            Some(segment) => {
+                sound.push(segment);
+                last = sequence;
+            }
             None => outcome.discard.push(image.name.clone()),
         }
     }

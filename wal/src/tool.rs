@@ -265,8 +265,15 @@ impl Repair {
     }
 
     fn drop_last(&mut self) -> bool {
-        let prepared = self.images.iter().position(|image| image.name.ends_with(".next"));
-        if let Some(position) = prepared {
+        // One whose place another has, or else the newest: those before it may follow what has its final name.
+        let in_place = |sequence: u64| {
+            let named = |image: &Image| format::parse_segment_name(&image.name).map(|(sequence, _)| sequence);
+            self.images.iter().any(|image| named(image) == Some(sequence))
+        };
+        let doubled = |image: &Image| format::parse_prepared_name(&image.name).is_some_and(in_place);
+        let prepared = self.images.iter().position(doubled);
+        let newest = || self.images.iter().rposition(|image| image.name.ends_with(".next"));
+        if let Some(position) = prepared.or_else(newest) {
             self.set_aside.push(self.images.remove(position).name);
             return true;
         }

@@ -1,0 +1,201 @@
+//! Segments that have begun and wait for their final name, on real files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft_core::pb::Entry;
+use wal::disk::{Disk, Listed, Region, Sink};
+use wal::tool::{plan_repair, Held};
+use wal::{Options, OsDisk, Wal, WalError};
+
+const SMALL: Options = Options { segment_bytes: 4096 };
+
+fn entry(index: u64, bytes: usize) -> Entry {
+    Entry { term: 1, index, ..Entry::normal(vec![index as u8; bytes]) }
+}
+
+/// What a rename on the housekeeper's thread does.
+#[derive(Clone, Copy, PartialEq)]
+enum Rename {
+    Slow,
+    Panics,
+}
+
+/// The real disk with another way to rename.
+struct Renaming {
+    how: Rename,
+    /// A segment was created while the one before it had no final name.
+    too_early: AtomicBool,
+}
+
+impl Renaming {
+    fn new(how: Rename) -> Arc<Self> {
+        Arc::new(Renaming { how, too_early: AtomicBool::new(false) })
+    }
+}
+
+impl Disk for Renaming {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.create_dir(dir)
+    }
+    fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send>> {
+        OsDisk.lock(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<Listed>> {
+        OsDisk.list(dir)
+    }
+    fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn Region>> {
+        if with_end(path.parent().unwrap(), "next").iter().any(|other| other != path) {
+            self.too_early.store(true, Ordering::Relaxed);
+        }
+        OsDisk.create(path, len_bytes)
+    }
+    fn map(&self, path: &Path) -> io::Result<Box<dyn Region>> {
+        OsDisk.map(path)
+    }
+    fn read(&self, path: &Path) -> io::Result<Bytes> {
+        OsDisk.read(path)
+    }
+    fn settle(&self, path: &Path) -> io::Result<()> {
+        OsDisk.settle(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if std::thread::current().name() == Some("wal-housekeeper") {
+            match self.how {
+                Rename::Slow => std::thread::sleep(Duration::from_millis(200)),
+                Rename::Panics => panic!("the housekeeper of this test dies here"),
+            }
+        }
+        OsDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        OsDisk.sync_dir(dir)
+    }
+    fn create_stream(&self, path: &Path) -> io::Result<Box<dyn Sink>> {
+        OsDisk.create_stream(path)
+    }
+    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+        OsDisk.open_stream(path)
+    }
+    fn unique(&self) -> u64 {
+        OsDisk.unique()
+    }
+}
+
+fn with_end(dir: &Path, end: &str) -> Vec<PathBuf> {
+    let mut found: Vec<_> = fs::read_dir(dir).unwrap().map(|file| file.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == end));
+    found.sort();
+    found
+}
+
+/// Eight entries in eight segments, under their final names and nothing else.
+fn build(dir: &Path) -> Vec<PathBuf> {
+    let (mut log, _) = Wal::open(dir, SMALL, b"names").unwrap();
+    for index in 1..=8 {
+        log.save(None, &[entry(index, 3500)]).unwrap();
+    }
+    drop(log);
+    with_end(dir, "next").iter().for_each(|path| fs::remove_file(path).unwrap());
+    with_end(dir, "wal")
+}
+
+/// The name of a segment that has begun but was not named yet.
+fn unnamed(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    path.with_file_name(format!("{}.next", name.split('-').next().unwrap()))
+}
+
+#[test]
+fn no_segment_begins_before_the_one_before_it_has_its_final_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Renaming::new(Rename::Slow);
+    let (mut log, _) = Wal::open_on(disk.clone(), dir.path(), SMALL, b"names").unwrap();
+    // The second goes on in a new segment, and the third does at once, without one that was prepared.
+    for index in 1..=3 {
+        log.save(None, &[entry(index, 10_000)]).unwrap();
+    }
+    assert!(!disk.too_early.load(Ordering::Relaxed));
+    drop(log);
+    assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.entries(0).len(), 3);
+}
+
+#[test]
+fn a_housekeeper_that_died_ends_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Wal::open_on(Renaming::new(Rename::Panics), dir.path(), SMALL, b"names").unwrap();
+    log.save(None, &[entry(1, 10_000)]).unwrap();
+    let ended = (0..1000).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        log.sync().err()
+    });
+    let error = ended.expect("it is noticed");
+    assert!(error.is_fatal() && error.to_string().contains("housekeeper"), "{error}");
+    assert!(matches!(log.save(None, &[entry(2, 10)]), Err(WalError::Poisoned { .. })));
+    drop(log);
+    assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.entries(0), [entry(1, 10_000)]);
+}
+
+#[test]
+fn any_number_of_begun_segments_at_the_end_is_found_and_named() {
+    for count in 1..=3 {
+        let dir = tempfile::tempdir().unwrap();
+        let files = build(dir.path());
+        for path in &files[files.len() - count..] {
+            fs::rename(path, unnamed(path)).unwrap();
+        }
+        let held = Held::open(dir.path()).unwrap();
+        assert!(plan_repair(&held).unwrap().is_none(), "{count}: nothing is wrong");
+        drop(held);
+        let (mut log, recovered) = Wal::open(dir.path(), SMALL, b"names").unwrap();
+        assert_eq!(recovered.entries(0), (1..=8).map(|index| entry(index, 3500)).collect::<Vec<_>>());
+        assert_eq!(with_end(dir.path(), "wal"), files, "{count}: all have their names");
+        log.save(None, &[entry(9, 3500)]).unwrap();
+        drop(log);
+        assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.entries(0).len(), 9);
+    }
+}
+
+#[test]
+fn a_hole_among_begun_segments_is_noticed_and_a_repair_takes_only_what_is_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    let last = files.len() - 1;
+    for path in &files[last - 2..] {
+        fs::rename(path, unnamed(path)).unwrap();
+    }
+    fs::remove_file(unnamed(&files[last - 1])).unwrap();
+    let refused = Wal::open(dir.path(), SMALL, b"names").unwrap_err();
+    assert!(matches!(refused, WalError::Missing { .. }), "{refused}");
+    let held = Held::open(dir.path()).unwrap();
+    let plan = plan_repair(&held).unwrap().unwrap();
+    assert_eq!(plan.set_aside, [unnamed(&files[last]).file_name().unwrap().to_str().unwrap()]);
+    plan.apply(held).unwrap();
+    drop(plan);
+    let (_log, recovered) = Wal::open(dir.path(), SMALL, b"names").unwrap();
+    assert_eq!(recovered.entries(0).len(), 6);
+}
+
+#[test]
+fn a_begun_segment_whose_place_is_taken_is_not_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    let (copy, empty) = (unnamed(&files[3]), unnamed(&files[5]));
+    fs::copy(&files[3], &copy).unwrap();
+    fs::write(&empty, [0; 4096]).unwrap();
+    let refused = Wal::open(dir.path(), SMALL, b"names").unwrap_err();
+    assert!(matches!(refused, WalError::Missing { .. }), "{refused}");
+    assert!(copy.exists());
+    fs::remove_file(&copy).unwrap();
+    let (_log, recovered) = Wal::open(dir.path(), SMALL, b"names").unwrap();
+    assert_eq!(recovered.entries(0).len(), 8);
+    assert!(!empty.exists());
+}
