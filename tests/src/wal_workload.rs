@@ -257,7 +257,10 @@ fn do_step(log: &mut Wal, snapshots: &SnapshotDir, step: &Step, done: &[Step]) -
                 Step::Snapshot(metadata) => Some(metadata.clone()),
                 _ => None,
             });
-            snapshots.purge(&saved.take(2).collect::<Vec<_>>()).map(drop)
+            match saved.take(2).collect::<Vec<_>>() {
+                none if none.is_empty() => Ok(()),
+                kept => snapshots.purge(&kept).map(drop),
+            }
         }
     }
 }

@@ -28,10 +28,11 @@
 //!
 //! What is left out: compression, and purging of `.broken` files, which is for a person to decide.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -63,6 +64,8 @@ pub struct SnapshotDir {
     dir: PathBuf,
     /// Counts temporary files: two snapshots of one index may be under way, one received and one taken here.
     temporaries: Arc<AtomicU64>,
+    /// Files that could not be read and have kept their names: no purge takes them. (term, index)
+    passed_over: Arc<Mutex<BTreeSet<(u64, u64)>>>,
 }
 
 /// A file that was passed over.
@@ -83,7 +86,7 @@ impl SnapshotDir {
     /// [`SnapshotDir::open`] on any disk.
     pub fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<SnapshotDir, WalError> {
         disk.create_dir(dir).map_err(|source| WalError::io("create the snapshot directory", dir, source))?;
-        let opened = SnapshotDir { disk, dir: dir.into(), temporaries: Arc::default() };
+        let opened = SnapshotDir { disk, dir: dir.into(), temporaries: Arc::default(), passed_over: Arc::default() };
         // A rename of the last run may not be durable yet, and the log's record must never come before it.
         opened.sync_dir()?;
         for Listed { name, .. } in opened.list()? {
@@ -204,12 +207,19 @@ impl SnapshotDir {
 
     /// Removes all snapshot files but those of these snapshots: by name and not by count, for a file that the log has
     /// never recorded is of no use, and must not take the place of one that is. Returns how many.
+    ///
+    /// What is newer than the newest of these stays, for it may be all that is left of something, and so does a file
+    /// that this handle could not read and passed over. To keep none at all is refused.
     pub fn purge(&self, keep: &[SnapshotMetadata]) -> Result<usize, WalError> {
-        let keep: Vec<_> = keep.iter().map(|metadata| (metadata.term, metadata.index)).collect();
+        let Some(newest_index) = keep.iter().map(|metadata| metadata.index).max() else {
+            return Err(WalError::refused("to remove snapshots without naming one to keep"));
+        };
+        let mut keep: Vec<_> = keep.iter().map(|metadata| (metadata.term, metadata.index)).collect();
+        keep.extend(self.passed_over.lock().unwrap_or_else(PoisonError::into_inner).iter());
         let mut removed = 0;
         for Listed { name, .. } in self.list()? {
             match parse_name(&name) {
-                Some(position) if !keep.contains(&position) => {}
+                Some(position) if position.1 <= newest_index && !keep.contains(&position) => {}
                 _ => continue,
             }
             let path = self.dir.join(name);
@@ -243,6 +253,8 @@ impl SnapshotDir {
                 .rename(&path, &file)
                 .map_err(|source| WalError::io("set aside the broken snapshot", &path, source))?;
             self.sync_dir()?;
+        } else if let Some(position) = path.file_name().and_then(|name| name.to_str()).and_then(parse_name) {
+            self.passed_over.lock().unwrap_or_else(PoisonError::into_inner).insert(position);
         }
         log::warn!(target: "wal", "snapshot {} cannot be used ({error}), now {}", path.display(), file.display());
         Ok(BadSnapshot { file, what: error.to_string() })

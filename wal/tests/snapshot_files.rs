@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use raft_core::pb::{ConfState, Snapshot, SnapshotMetadata};
 use wal::snapshot::{SnapshotReader, CHUNK_BYTES};
-use wal::SnapshotDir;
+use wal::{SnapshotDir, WalError};
 
 fn metadata(index: u64) -> SnapshotMetadata {
     SnapshotMetadata { conf_state: ConfState { voters: vec![1, 2, 9], ..ConfState::default() }, index, term: 3 }
@@ -130,10 +130,11 @@ fn files_are_purged_by_name_and_unfinished_ones_when_dropped_or_at_opening() {
     for index in 1..=6 {
         snapshots.save(&snapshot(index, 10)).unwrap();
     }
-    // 6 was never recorded: it does not count.
+    // 4 was never recorded: it does not count. 6 is newer than what is kept: it may be all that is left of something.
     let keep = [metadata(3), metadata(5)];
-    assert_eq!(snapshots.purge(&keep).unwrap(), 4);
+    assert_eq!(snapshots.purge(&keep).unwrap(), 3);
     assert_eq!(snapshots.purge(&keep).unwrap(), 0);
+    fs::remove_file(dir.path().join(format!("{:016x}-{:016x}.snap", 3, 6))).unwrap();
     let kept: Vec<_> = [3, 5].iter().map(|index| format!("{:016x}-{index:016x}.snap", 3)).collect();
     assert_eq!(names(dir.path()), kept);
     let unfinished = || {
@@ -165,7 +166,8 @@ fn a_file_travels_as_it_is_and_becomes_one_where_it_arrives() {
     assert!(sending.open_file(&metadata(8)).unwrap().is_none());
     let file = sending.open_file(&metadata(7)).unwrap().unwrap();
     assert_eq!(file.len_bytes, fs::metadata(&path).unwrap().len());
-    assert_eq!(sending.purge(&[]).unwrap(), 1, "while it is being read");
+    sending.save(&snapshot(9, 10)).unwrap();
+    assert_eq!(sending.purge(&[metadata(9)]).unwrap(), 1, "while it is being read");
     let mut reader = SnapshotReader::of_stream(file.source).unwrap();
     let mut writer = receiving.writer(reader.metadata()).unwrap();
     while let Some(chunk) = reader.next_chunk().unwrap() {
@@ -191,4 +193,26 @@ fn a_damaged_file_is_not_sent() {
     fs::write(&path, bytes).unwrap();
     assert!(snapshots.open_file(&metadata(7)).is_err());
     assert!(snapshots.free_bytes().unwrap() > 0);
+}
+
+#[test]
+fn a_purge_takes_neither_everything_nor_what_is_newer_nor_what_could_not_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    snapshots.save(&snapshot(5, 10)).unwrap();
+    let path = snapshots.save(&snapshot(6, 10)).unwrap();
+    assert!(matches!(snapshots.purge(&[]), Err(WalError::Refused { .. })));
+    // Of another version: a program that reads it may come.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8..12].copy_from_slice(&7_u32.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..12]);
+    bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let (loaded, bad) = snapshots.load_newest_reporting(&[metadata(5), metadata(6)]).unwrap();
+    assert_eq!(loaded, Some(snapshot(5, 10)));
+    assert_eq!(bad[0].file, path);
+    assert_eq!(snapshots.purge(&[metadata(5)]).unwrap(), 0);
+    snapshots.save(&snapshot(7, 10)).unwrap();
+    assert_eq!(snapshots.purge(&[metadata(7)]).unwrap(), 1, "5 goes, 6 stays");
+    assert!(fs::read(&path).unwrap() == bytes);
 }

@@ -114,7 +114,9 @@ impl Disk {
     pub fn purge(&mut self) -> Result<(), StorageFailed> {
         let surplus = self.kept.len().saturating_sub(SNAPSHOTS_KEPT);
         self.kept.drain(..surplus);
-        self.snapshots.purge(&self.kept).map_err(|error| fail(&error))?;
+        if !self.kept.is_empty() {
+            self.snapshots.purge(&self.kept).map_err(|error| fail(&error))?;
+        }
         if let (Some(oldest), SNAPSHOTS_KEPT) = (self.kept.first(), self.kept.len()) {
             self.wal.purge(oldest.index).map_err(|error| fail(&error))?;
         }

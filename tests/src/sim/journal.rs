@@ -146,7 +146,9 @@ impl Journal {
     pub(super) fn purge(&mut self) -> Result<usize, DiskFailed> {
         let surplus = self.kept.len().saturating_sub(SNAPSHOTS_KEPT);
         self.kept.drain(..surplus);
-        self.snapshots.purge(&self.kept).map_err(|error| failed(&error))?;
+        if !self.kept.is_empty() {
+            self.snapshots.purge(&self.kept).map_err(|error| failed(&error))?;
+        }
         let removed = match (self.kept.first(), self.kept.len()) {
             (Some(oldest), SNAPSHOTS_KEPT) => self.wal.purge(oldest.index).map_err(|error| failed(&error))?,
             _ => 0,
