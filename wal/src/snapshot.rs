@@ -130,6 +130,7 @@ impl SnapshotDir {
             total_bytes: 0,
             unsynced_bytes: 0,
             pending: Vec::new(),
+            failed: false,
         };
         match writer.sink.write_all(&head) {
             Ok(()) => Ok(writer),
@@ -311,6 +312,8 @@ pub struct SnapshotWriter {
     unsynced_bytes: u64,
     /// Less than a chunk.
     pending: Vec<u8>,
+    /// A write or a sync failed: what the file holds is not known, and a second sync would say nothing about it.
+    failed: bool,
 }
 
 /// A snapshot file that is complete and durable, but has not got its name yet. Dropped, nothing is left of it.
@@ -355,13 +358,23 @@ impl SnapshotWriter {
 
     /// Completes the file and syncs it.
     pub fn complete(mut self) -> Result<CompleteSnapshot, WalError> {
-        match self.write_end() {
+        match self.unless_failed(Self::write_end) {
             Ok(()) => {}
             Err(source) => return Err(self.abandon(source)),
         }
         let SnapshotWriter { sink, temporary, metadata, total_bytes, .. } = self;
         drop(sink);
         Ok(CompleteSnapshot { temporary, metadata, data_bytes: total_bytes })
+    }
+
+    /// A failure is final.
+    fn unless_failed<T>(&mut self, step: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
+        if self.failed {
+            return Err(io::Error::other("writing it failed before; begin the snapshot anew"));
+        }
+        let result = step(self);
+        self.failed = result.is_err();
+        result
     }
 
     fn write_end(&mut self) -> io::Result<()> {
@@ -394,14 +407,7 @@ impl SnapshotWriter {
         Ok(())
     }
 
-    /// Gives up after an error of whoever writes; says where it happened.
-    pub fn abandon(self, source: io::Error) -> WalError {
-        WalError::io("write the snapshot", &self.temporary.path, source)
-    }
-}
-
-impl Write for SnapshotWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn take_in(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let total = bytes.len();
         let mut rest = bytes;
         if !self.pending.is_empty() {
@@ -422,6 +428,17 @@ impl Write for SnapshotWriter {
         }
         self.pending.extend_from_slice(chunks.remainder());
         Ok(total)
+    }
+
+    /// Gives up after an error of whoever writes; says where it happened.
+    pub fn abandon(self, source: io::Error) -> WalError {
+        WalError::io("write the snapshot", &self.temporary.path, source)
+    }
+}
+
+impl Write for SnapshotWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.unless_failed(|writer| writer.take_in(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -604,4 +621,52 @@ fn name_of(metadata: &SnapshotMetadata) -> String {
 fn parse_name(name: &str) -> Option<(u64, u64)> {
     let (term, index) = name.strip_suffix(FINAL_SUFFIX)?.split_once('-')?;
     Some((parse_hex(term)?, parse_hex(index)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails once, and is well ever after.
+    struct FailsOnce {
+        write: bool,
+        sync: bool,
+    }
+
+    impl Write for FailsOnce {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match std::mem::take(&mut self.write) {
+                true => Err(io::Error::other("the disk is gone")),
+                false => Ok(bytes.len()),
+            }
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Sink for FailsOnce {
+        fn sync(&mut self) -> io::Result<()> {
+            match std::mem::take(&mut self.sync) {
+                true => Err(io::Error::other("the disk is gone")),
+                false => Ok(()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_write_or_sync_is_final_for_the_snapshot() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = SnapshotDir::open(dir.path()).unwrap();
+        let metadata = SnapshotMetadata { conf_state: ConfState::default(), index: 5, term: 1 };
+        for (write, sync) in [(true, false), (false, true)] {
+            let mut writer = snapshots.writer(&metadata).unwrap();
+            writer.sink = Box::new(FailsOnce { write, sync });
+            let data = vec![7; SYNC_BYTES as usize + CHUNK_BYTES];
+            assert!(writer.write_all(&data).is_err());
+            assert!(writer.write_all(&[1]).is_err(), "write {write}, sync {sync}");
+            assert!(writer.finish().is_err(), "write {write}, sync {sync}");
+        }
+        assert!(snapshots.list().unwrap().iter().all(|listed| !listed.name.ends_with(FINAL_SUFFIX)));
+    }
 }
