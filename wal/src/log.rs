@@ -265,15 +265,13 @@ impl Wal {
         Ok((wal, recovered))
     }
 
-    /// Appends the entries and the hard state as one batch. Durable on return, unless there are no entries and neither
-    /// term nor vote changed: a commit alone may be lost in a power failure, since Raft finds it out again. Entries
+    /// Appends the entries and the hard state as one batch. Durable on return together with everything
+    /// appended before, unless nothing of it is an entry, a term or a vote: a commit alone may be lost in a power failure, since Raft finds it out again. Entries
     /// replace those of the same index and all after them; they may not replace committed ones.
     pub fn save(&mut self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), WalError> {
-        let now = self.state.hard_state;
         self.append(hard_state, entries)?;
-        let must_sync =
-            !entries.is_empty() || hard_state.is_some_and(|state| (state.term, state.vote) != (now.term, now.vote));
-        if must_sync {
+        // Not whether *this* batch matters: what an earlier append left unsynced is promised by this return too.
+        if self.live.unsynced_matters {
             self.sync()?;
         }
         Ok(())

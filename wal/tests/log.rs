@@ -554,3 +554,18 @@ fn a_file_is_never_mapped_for_reading_and_storing_at_once() {
     drop(two);
     OsDisk.map(&path).unwrap();
 }
+
+#[test]
+fn a_save_makes_durable_what_an_append_before_it_left() {
+    for (appended, more) in [(Some(state(5, 2, 0)), vec![]), (None, vec![entry(5, 2, 10)])] {
+        let dir = tempfile::tempdir().unwrap();
+        let failing = Arc::new(AtomicBool::new(false));
+        let disk = Arc::new(FailingSync { disk: OsDisk, failing: failing.clone() });
+        let (mut log, _) = Wal::open_on(disk, dir.path(), SMALL, b"node 1").unwrap();
+        log.save(None, &[entry(1, 1, 10)]).unwrap();
+        log.append(appended.as_ref(), &more).unwrap();
+        failing.store(true, Ordering::Relaxed);
+        // It repeats what was appended, or says nothing at all; what it promises must have been synced.
+        assert!(log.save(appended.as_ref(), &[]).is_err(), "it was not synced");
+    }
+}
