@@ -476,7 +476,7 @@ impl Wal {
         let all: Vec<_> = head.iter().map(Owned::record).chain(records.iter().copied()).collect();
         let need = SEGMENT_HEADER_BYTES + batch_bytes(&all)?;
         let last = self.state.last_index();
-        let first_index = first_index.map_or(last + 1, |index| index.min(last + 1));
+        let first_index = first_index.unwrap_or(u64::MAX).min(last.saturating_add(1));
         let sequence = live.info.sequence + 1;
         let info = SegmentInfo {
             name: format::prepared_name(sequence),

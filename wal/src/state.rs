@@ -87,6 +87,7 @@ impl LogState {
         if index == 0 || term == 0 {
             return Err(format!("an entry with index {index} and term {term} (both start at 1)"));
         }
+        check_room(index)?;
         if index <= self.hard_state.commit {
             return Err(format!("entry {index} would replace a committed one (commit is {})", self.hard_state.commit));
         }
@@ -138,6 +139,7 @@ impl LogState {
         if index == 0 || term == 0 {
             return Err(format!("a snapshot with index {index} and term {term} (both start at 1)"));
         }
+        check_room(index)?;
         if index < self.base.index {
             return Err(format!(
                 "a snapshot at {index}, but the log has already dropped its entries up to {}",
@@ -170,6 +172,7 @@ impl LogState {
                     entry.index, entry.term, before.index, before.term
                 ));
             }
+            check_room(entry.index)?;
             last = entry.index;
         }
         hard_state.map_or(Ok(()), |state| self.check_hard_state(state, last))
@@ -242,6 +245,7 @@ impl LogState {
                 Ok(Effect::None)
             }
             SNAPSHOT_RESET => {
+                check_room(index)?;
                 if index <= self.hard_state.commit {
                     return Err(format!("a reset to {index}, at or below commit {}", self.hard_state.commit));
                 }
@@ -295,6 +299,14 @@ impl LogState {
     /// Whether the held entries go on from something that is known: the start of the log or a recorded snapshot.
     pub(crate) fn is_anchored(&self) -> bool {
         self.base.index == 0 || self.snapshots.iter().any(|snapshot| snapshot.index >= self.base.index)
+    }
+}
+
+/// After every entry there must be room for another.
+fn check_room(index: u64) -> Result<(), String> {
+    match index {
+        u64::MAX => Err(format!("index {index} is the highest there is, nothing could follow it")),
+        _ => Ok(()),
     }
 }
 

@@ -569,3 +569,26 @@ fn a_save_makes_durable_what_an_append_before_it_left() {
         assert!(log.save(appended.as_ref(), &[]).is_err(), "it was not synced");
     }
 }
+
+#[test]
+fn the_highest_index_of_all_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = open(dir.path(), SMALL);
+    let refused = log.save_snapshot(&snapshot_at(u64::MAX, 1)).unwrap_err();
+    assert!(matches!(refused, WalError::Refused { .. }), "{refused}");
+    log.save_snapshot(&snapshot_at(u64::MAX - 2, 1)).unwrap();
+    let last = entry(1, u64::MAX - 1, 10);
+    let refused = log.save(None, &[last.clone(), entry(1, u64::MAX, 10)]).unwrap_err();
+    assert!(matches!(refused, WalError::Refused { .. }), "{refused}");
+    log.save(None, std::slice::from_ref(&last)).unwrap();
+    let refused = log.save(None, &[entry(1, u64::MAX, 10)]).unwrap_err();
+    assert!(matches!(refused, WalError::Refused { .. }), "{refused}");
+    // On to the next segment.
+    log.save_snapshot(&snapshot_at(u64::MAX - 1, 1)).unwrap();
+    for term in 2..100 {
+        log.save(Some(&state(term, 0, u64::MAX - 1)), &[]).unwrap();
+    }
+    assert!(log.segment_count() > 1);
+    drop(log);
+    assert_eq!(reopen(dir.path()).entries(u64::MAX - 2), [last]);
+}
