@@ -38,6 +38,9 @@ use crate::{OsDisk, Recovered};
 /// The smallest segment that is of any use.
 const MIN_SEGMENT_BYTES: u64 = 4096;
 
+/// Prefilling begins at multiples of this. A system with larger pages touches one of the writer's, which is harmless.
+const PAGE_BYTES: usize = 4096;
+
 /// How far the prefilling keeps ahead of the writer: a few milliseconds of a fast one.
 const PREFILL_AHEAD_BYTES: usize = 1 << 20;
 
@@ -542,7 +545,8 @@ impl Wal {
     /// Keeps a stretch of the live segment ahead of the writer quick to store into.
     fn prefill_ahead(&mut self) {
         let live = &mut self.live;
-        let start = live.prefilled.max(live.end);
+        // The page that the writer is in is its own already.
+        let start = live.prefilled.max(live.end).next_multiple_of(PAGE_BYTES);
         let end = (start + PREFILL_BYTES).min(live.region.len_bytes());
         if live.prefilling || start >= end || start - live.end > PREFILL_AHEAD_BYTES {
             return;

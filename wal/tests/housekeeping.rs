@@ -1,10 +1,10 @@
-//! Segments that have begun and wait for their final name, on real files.
+//! What the housekeeper does beside the writer, on real files: final names, and stretches that are prefilled.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,11 +31,13 @@ struct Renaming {
     how: Rename,
     /// A segment was created while the one before it had no final name.
     too_early: AtomicBool,
+    /// Where prefilled stretches began.
+    prefilled: Mutex<Vec<usize>>,
 }
 
 impl Renaming {
     fn new(how: Rename) -> Arc<Self> {
-        Arc::new(Renaming { how, too_early: AtomicBool::new(false) })
+        Arc::new(Renaming { how, too_early: AtomicBool::new(false), prefilled: Mutex::default() })
     }
 }
 
@@ -54,6 +56,10 @@ impl Disk for Renaming {
             self.too_early.store(true, Ordering::Relaxed);
         }
         OsDisk.create(path, len_bytes)
+    }
+    fn prefill(&self, _: &Path, range: std::ops::Range<usize>) -> io::Result<()> {
+        self.prefilled.lock().unwrap().push(range.start);
+        Ok(())
     }
     fn map(&self, path: &Path) -> io::Result<Box<dyn Region>> {
         OsDisk.map(path)
@@ -198,4 +204,17 @@ fn a_begun_segment_whose_place_is_taken_is_not_removed() {
     let (_log, recovered) = Wal::open(dir.path(), SMALL, b"names").unwrap();
     assert_eq!(recovered.entries(0).len(), 8);
     assert!(!empty.exists());
+}
+
+#[test]
+fn prefilling_begins_at_a_page_that_the_writer_is_not_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Renaming::new(Rename::Slow);
+    let (mut log, _) = Wal::open_on(disk.clone(), dir.path(), Options { segment_bytes: 4 << 20 }, b"names").unwrap();
+    for index in 1..=4 {
+        log.save(None, &[entry(index, 100)]).unwrap();
+    }
+    drop(log);
+    let starts = disk.prefilled.lock().unwrap().clone();
+    assert!(!starts.is_empty() && starts.iter().all(|start| *start > 0 && start % 4096 == 0), "{starts:?}");
 }
