@@ -319,6 +319,8 @@ impl Repair {
             let image = self.images.iter().find(|image| image.name == *name);
             let (Some(original), Some(image)) = (original, image) else { continue };
             write_file(&disk, &free_name(&dir, name), &original.bytes)?;
+            // The copy has its name for good before the original loses it.
+            sync_dir()?;
             let temporary = dir.join(format!("{name}.tmp"));
             write_file(&disk, &temporary, &image.bytes)?;
             let path = dir.join(name);
