@@ -31,8 +31,8 @@ use crate::address::PeerUrl;
 use crate::codec::Codec;
 use crate::members::Members;
 
-/// Free space that a received snapshot must leave: the log needs it.
-const RESERVED_BYTES: u64 = 256 << 20;
+/// Free space that a received snapshot must leave, because the log needs it; on a small disk it is a quarter of what is free.
+const RESERVED_MAX_BYTES: u64 = 256 << 20;
 /// Longest pause between two chunks.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -76,6 +76,11 @@ pub struct SnapshotFiles {
     codec: Arc<dyn Codec>,
     /// What this node's command line says.
     cluster: Vec<PeerUrl>,
+}
+
+/// What must stay of so much free space.
+fn reserved_bytes(free: u64) -> u64 {
+    RESERVED_MAX_BYTES.min(free / 4)
 }
 
 impl SnapshotFiles {
@@ -145,9 +150,9 @@ impl SnapshotFiles {
     /// Whether there is room for a file of this size.
     pub fn check_room(&self, bytes: u64) -> Result<(), NotReceived> {
         let free = self.dir.free_bytes().map_err(|error| NotReceived::NoRoom(error.to_string()))?;
-        if free < bytes.saturating_add(RESERVED_BYTES) {
-            let what =
-                format!("no room for a snapshot of {bytes} bytes: {free} are free, {RESERVED_BYTES} are reserved");
+        let reserved = reserved_bytes(free);
+        if free < bytes.saturating_add(reserved) {
+            let what = format!("no room for a snapshot of {bytes} bytes: {free} are free, {reserved} are reserved");
             return Err(NotReceived::NoRoom(what));
         }
         Ok(())
@@ -281,5 +286,7 @@ mod tests {
         assert!(matches!(files.check_room(u64::MAX - 1), Err(NotReceived::NoRoom(_))));
         let free = files.dir.free_bytes().unwrap();
         assert!(matches!(files.check_room(free), Err(NotReceived::NoRoom(_))), "the log's share");
+        assert_eq!(reserved_bytes(1 << 40), RESERVED_MAX_BYTES);
+        assert_eq!(reserved_bytes(16 << 20), 4 << 20, "a node on a small disk can be caught up, too");
     }
 }
