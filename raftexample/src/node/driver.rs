@@ -198,7 +198,7 @@ impl Driver {
         for (id, url) in (1..).zip(&options.cluster).filter(|(id, _)| !members.was_removed(*id)) {
             transport.add(id, url);
         }
-        let own_data = register.read().own_data;
+        let own_data = register.borrow().own_data;
         let mut driver = Driver {
             id: options.id,
             cluster: options.cluster.clone(),

@@ -251,7 +251,8 @@ pub fn start(
     let register = Register::default();
     if dialect.extensions {
         let number = data_number::number_of(&options.data_dir, recovered.empty, random());
-        register.write().own_data = Some(number.map_err(|error| error.to_string())?);
+        let own_data = Some(number.map_err(|error| error.to_string())?);
+        register.send_modify(|known| known.own_data = own_data);
     }
     let sink = sink(sender.clone());
     let files = SnapshotFiles::new(disk.snapshot_dir(), Arc::clone(&dialect.codec), options.cluster.clone());

@@ -24,7 +24,7 @@ use raft_core::pb::{Message, MessageType};
 use tokio::time::{sleep, timeout};
 
 use super::peer::{Channel, Link};
-use super::register::Number;
+use super::register::{Number, Said};
 use super::server::is_local;
 use super::stream::{Frame, Kind, SILENCE_TIMEOUT};
 use super::{connection, headers, Event};
@@ -97,6 +97,7 @@ fn pause_after(failures: u32) -> Duration {
 /// An open stream, and what must be kept for it to stay open.
 struct Stream {
     body: Incoming,
+    said: Said,
     _sender: connection::Sender,
 }
 
@@ -106,13 +107,13 @@ async fn dial(link: &Link, kind: Kind) -> Result<Stream, Ended> {
     let mut request = link.request(Method::GET, &path, Full::default());
     headers::set(request.headers_mut(), headers::RAFT_TO, &format!("{:x}", link.id));
     match timeout(SILENCE_TIMEOUT, sender.send_request(request)).await {
-        Ok(Ok(response)) => judge(link, response).await.map(|body| Stream { body, _sender: sender }),
+        Ok(Ok(response)) => judge(link, response).await.map(|(said, body)| Stream { body, said, _sender: sender }),
         Ok(Err(error)) => Err(Ended::Because(error.to_string())),
         Err(_) => Err(Ended::Because(format!("no answer within {SILENCE_TIMEOUT:?}"))),
     }
 }
 
-async fn judge(link: &Link, response: Response<Incoming>) -> Result<Incoming, Ended> {
+async fn judge(link: &Link, response: Response<Incoming>) -> Result<(Said, Incoming), Ended> {
     let status = response.status();
     if let (StatusCode::GONE, Some(at)) = (status, headers::removed_at(response.headers())) {
         return Err(Ended::Removed { at });
@@ -131,8 +132,8 @@ async fn judge(link: &Link, response: Response<Incoming>) -> Result<Incoming, En
         });
     }
     headers::check_answer(response.headers()).map_err(|reason| Ended::Because(reason.to_string()))?;
-    link.check(response.headers()).map_err(|stranger| Ended::Because(stranger.to_string()))?;
-    Ok(response.into_body())
+    let said = link.check(response.headers()).map_err(|stranger| Ended::Because(stranger.to_string()))?;
+    Ok((said, response.into_body()))
 }
 
 /// Reads frames until the stream ends; says why it did.
@@ -146,6 +147,10 @@ async fn read(link: &Link, kind: Kind, mut stream: Stream) -> Ended {
             Ok(None) => return Ended::Because("it ended the stream".into()),
             Err(_) => return Ended::Because(format!("silent for {SILENCE_TIMEOUT:?}")),
         };
+        if let Err(stranger) = stream.said.still_fits() {
+            link.note_stranger(&stranger);
+            return Ended::Because(stranger.to_string());
+        }
         // Trailers mean nothing here.
         let Ok(data) = piece.into_data() else { continue };
         link.metrics.received_bytes.add(data.len() as u64);

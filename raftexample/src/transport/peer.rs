@@ -28,7 +28,7 @@ use tokio::time::sleep;
 
 use super::outgoing::{Outgoing, Outlet, Refused};
 use super::pipeline::Pipeline;
-use super::register::{Register, Stranger};
+use super::register::{Register, Said, Stranger};
 use super::snapshot::send::{self, Sending};
 use super::stream::Kind;
 use super::{headers, incoming, pipeline, probing, Event, Sink};
@@ -105,13 +105,13 @@ impl Link {
     /// A request to this peer, with everything that any of them has.
     pub(super) fn request<B>(&self, method: Method, path: &str, body: B) -> Request<B> {
         let mut request = headers::request(method, path, &self.url, self.own_id, body);
-        self.register.read().sign(request.headers_mut(), Some(self.id));
+        self.register.borrow().sign(request.headers_mut(), Some(self.id));
         request
     }
 
     /// Whether the answer comes from the peer that we know.
-    pub(super) fn check(&self, answer: &HeaderMap) -> Result<(), Stranger> {
-        let checked = self.register.read().check(answer, Some(self.id));
+    pub(super) fn check(&self, answer: &HeaderMap) -> Result<Said, Stranger> {
+        let checked = Said::check(&self.register, self.id, answer);
         if let Err(stranger) = &checked {
             self.note_stranger(stranger);
         }

@@ -11,8 +11,9 @@
 //! | [`DATA`] | the number of my data directory |
 //! | [`TO_DATA`] | the number of yours, as my address book has it |
 //!
-//! What one side does not know is not compared: a newcomer does not know the cluster's number before it has the log.
-//! Whoever is refused gets 412 and [`STRANGER`], takes part in nothing, and ends with advice when most of the others say
+//! What one side does not know is not compared: a newcomer does not know the cluster's number before it has the log, nor
+//! a restarted node what it has not applied yet. So a stream keeps what the other side has [`Said`], and ends when
+//! something becomes known that does not fit. Whoever is refused gets 412 and [`STRANGER`], takes part in nothing, and ends with advice when most of the others say
 //! the same.
 //!
 //! Nothing of this is said in a cluster with processes of the original.
@@ -25,7 +26,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use hyper::header::HeaderMap;
-use parking_lot::RwLock;
+use tokio::sync::watch;
 
 use super::headers;
 
@@ -38,9 +39,9 @@ pub const TO_DATA: &str = "x-raftexample-to-data";
 /// With a 412: which of the numbers does not fit, `birth` or `data`.
 pub const STRANGER: &str = "x-raftexample-stranger";
 
-/// What the transport must know of the address book. A lock, because every request asks and the raft thread changes it
-/// with the membership.
-pub type Register = Arc<RwLock<Known>>;
+/// What the transport must know of the address book. Every request asks, the raft thread changes it with the membership,
+/// and open streams notice.
+pub type Register = Arc<watch::Sender<Known>>;
 
 /// What is known as of the last applied entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -174,6 +175,34 @@ impl Known {
     }
 }
 
+/// What the other side of an open stream has said, to be compared again with whatever becomes known.
+pub struct Said {
+    by: u64,
+    headers: HeaderMap,
+    known: watch::Receiver<Known>,
+}
+
+impl Said {
+    /// Compares it for the first time.
+    pub fn check(register: &Register, by: u64, headers: &HeaderMap) -> Result<Said, Stranger> {
+        // In this order: what becomes known in between is looked at again.
+        let known = register.subscribe();
+        register.borrow().check(headers, Some(by))?;
+        let numbers = headers.iter().filter(|(name, _)| [BIRTH, DATA, TO_DATA].contains(&name.as_str()));
+        let headers = numbers.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Ok(Said { by, headers, known })
+    }
+
+    /// Compares it again if anything has become known since it was last compared.
+    pub fn still_fits(&mut self) -> Result<(), Stranger> {
+        // An error means that nothing will become known any more.
+        match self.known.has_changed() {
+            Ok(true) => self.known.borrow_and_update().check(&self.headers, Some(self.by)),
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,6 +235,21 @@ mod tests {
             stranger.number().refuse(&mut headers);
             assert_eq!(Number::refused(&headers), Some(stranger.number()));
         }
+    }
+
+    #[test]
+    fn what_becomes_known_later_is_compared_then() {
+        let register = Register::default();
+        register.send_replace(known(None, 22, &[]));
+        let mut headers = HeaderMap::new();
+        known(Some(7), 11, &[]).sign(&mut headers, Some(2));
+        let mut said = Said::check(&register, 1, &headers).ok().unwrap();
+        assert_eq!(said.still_fits(), Ok(()));
+        register.send_replace(known(Some(7), 22, &[(1, 11)]));
+        assert_eq!(said.still_fits(), Ok(()));
+        register.send_replace(known(Some(7), 22, &[(1, 12)]));
+        assert_eq!(said.still_fits(), Err(Stranger::OtherData { id: 1, known: 12, theirs: 11 }));
+        assert!(Said::check(&register, 1, &headers).is_err());
     }
 
     #[test]

@@ -48,7 +48,7 @@ use raft_core::pb::{Message, MessageType};
 pub use super::arriving::Arriving;
 use super::outgoing::Outgoing;
 use super::peer::{Link, Peers};
-use super::register::{Register, Stranger};
+use super::register::{Register, Said, Stranger};
 use super::snapshot::receive::Receiving;
 use super::stream::Kind;
 use super::{headers, pipeline, probing, snapshot, wire, Event, Sink};
@@ -79,8 +79,15 @@ pub struct PeerServer {
 pub enum PeerBody {
     /// Known when the answer begins.
     Whole(Full<Bytes>),
-    /// A stream of messages.
-    Stream(Box<Outgoing>, Arc<Link>),
+    /// Messages, for as long as both sides live and fit.
+    Stream(Box<Stream>),
+}
+
+/// A stream that a peer has asked for.
+pub struct Stream {
+    body: Outgoing,
+    link: Arc<Link>,
+    said: Said,
 }
 
 impl PeerServer {
@@ -105,41 +112,37 @@ impl PeerServer {
             return method_not_allowed("GET").map(PeerBody::Whole);
         }
         let mut response = match self.open_stream(request_headers, rest) {
-            Ok((stream, link)) => Response::new(PeerBody::Stream(Box::new(stream), link)),
+            Ok(stream) => Response::new(PeerBody::Stream(Box::new(stream))),
             Err(refusal) => refusal.map(PeerBody::Whole),
         };
         headers::set(response.headers_mut(), headers::SERVER_VERSION, headers::OWN_VERSION);
         headers::set(response.headers_mut(), headers::CLUSTER_ID, headers::CLUSTER_ID_VALUE);
-        self.register.read().sign(response.headers_mut(), None);
+        self.register.borrow().sign(response.headers_mut(), None);
         response
     }
 
     // The error is the answer to send: nothing is gained by boxing it.
     #[allow(clippy::result_large_err)]
-    fn open_stream(
-        &self,
-        request_headers: &HeaderMap,
-        rest: &str,
-    ) -> Result<(Outgoing, Arc<Link>), Response<Full<Bytes>>> {
+    fn open_stream(&self, request_headers: &HeaderMap, rest: &str) -> Result<Stream, Response<Full<Bytes>>> {
         let not_found = |reason| text(StatusCode::NOT_FOUND, reason);
         headers::check(request_headers).map_err(|mismatch| text(StatusCode::PRECONDITION_FAILED, mismatch.text()))?;
         let (name, id) = rest.rsplit_once('/').ok_or_else(|| not_found("invalid path"))?;
         let kind = Kind::by_name(name).ok_or_else(|| not_found("invalid path"))?;
         let id = headers::parse_id(id).ok_or_else(|| not_found("invalid from"))?;
         self.tell_removed(request_headers, id, StatusCode::GONE)?;
-        self.tell_stranger(request_headers, Some(id))?;
+        let said = self.tell_stranger(Said::check(&self.register, id, request_headers), Some(id))?;
         let link = self.peers.get(id).ok_or_else(|| not_found("error sender not found"))?;
         let to = request_headers.get(headers::RAFT_TO).and_then(|value| value.to_str().ok());
         if to != Some(format!("{:x}", self.own_id).as_str()) {
             return Err(text(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
         }
-        Ok((link.attach(kind), link))
+        Ok(Stream { body: link.attach(kind), link, said })
     }
 
     /// Refuses a removed member, if it has asked to be told.
     #[allow(clippy::result_large_err)]
     fn tell_removed(&self, headers: &HeaderMap, id: u64, status: StatusCode) -> Result<(), Response<Full<Bytes>>> {
-        let removed_at = self.register.read().removed.get(&id).copied();
+        let removed_at = self.register.borrow().removed.get(&id).copied();
         match removed_at.filter(|_| headers.contains_key(headers::TELL_REMOVED)) {
             None => Ok(()),
             Some(index) => {
@@ -152,8 +155,11 @@ impl PeerServer {
 
     /// Refuses whoever is not who it seems to be.
     #[allow(clippy::result_large_err)]
-    fn tell_stranger(&self, headers: &HeaderMap, from: Option<u64>) -> Result<(), Response<Full<Bytes>>> {
-        let Err(stranger) = self.register.read().check(headers, from) else { return Ok(()) };
+    fn tell_stranger<T>(&self, checked: Result<T, Stranger>, from: Option<u64>) -> Result<T, Response<Full<Bytes>>> {
+        let stranger = match checked {
+            Ok(fits) => return Ok(fits),
+            Err(stranger) => stranger,
+        };
         let peer = from.and_then(|id| self.peers.get(id));
         match &peer {
             Some(link) => link.note_stranger(&stranger),
@@ -214,7 +220,8 @@ impl PeerServer {
         if let Some(id) = sender {
             self.tell_removed(headers, id, StatusCode::FORBIDDEN)?;
         }
-        self.tell_stranger(headers, sender)
+        let checked = self.register.borrow().check(headers, sender);
+        self.tell_stranger(checked, sender)
     }
 
     async fn deliver(&self, body: Bytes) -> Response<Full<Bytes>> {
@@ -273,10 +280,15 @@ impl Body for PeerBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             PeerBody::Whole(body) => Pin::new(body).poll_frame(context),
-            PeerBody::Stream(body, link) => {
-                let piece = Pin::new(body).poll_frame(context);
+            PeerBody::Stream(stream) => {
+                // It is polled at every message, and at least at every link heartbeat.
+                if let Err(stranger) = stream.said.still_fits() {
+                    stream.link.note_stranger(&stranger);
+                    return Poll::Ready(None);
+                }
+                let piece = Pin::new(&mut stream.body).poll_frame(context);
                 if let Poll::Ready(Some(Ok(frame))) = &piece {
-                    link.metrics.sent_bytes.add(frame.data_ref().map_or(0, Bytes::len) as u64);
+                    stream.link.metrics.sent_bytes.add(frame.data_ref().map_or(0, Bytes::len) as u64);
                 }
                 piece
             }
@@ -357,7 +369,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = Receiving::new(2, testing::files(dir.path()), Transfers::default(), Arc::clone(&sink));
         let register = Register::default();
-        register.write().removed.insert(9, 1);
+        register.send_modify(|known| drop(known.removed.insert(9, 1)));
         let url = "http://127.0.0.1:1".parse().unwrap();
         peers.insert(Link::new(2, 1, url, Arc::clone(&sink), Arc::clone(&register), None));
         let server = PeerServer { own_id: 2, peers, sink, register, snapshots, arriving: Arriving::default() };
@@ -435,7 +447,7 @@ mod tests {
             let bench = bench();
             let known =
                 Known { birth: Some(7), own_data: Some(22), data: BTreeMap::from([(1, 11)]), ..Known::default() };
-            *bench.server.register.write() = known;
+            bench.server.register.send_replace(known);
             let mut request = post(heartbeat(2));
             let sender = Known {
                 birth: Some(birth),
@@ -455,6 +467,30 @@ mod tests {
             let told: Vec<_> = (0..voices).map(|_| Event::ToldStranger { by: 1, number }).collect();
             assert_eq!(*bench.taken.lock(), told, "if it is the sender who is wrong, that says nothing of this node");
         }
+    }
+
+    /// A node that has just started may not know yet, when a peer dials it, with which data it is known.
+    #[test]
+    fn a_stream_ends_when_what_becomes_known_says_that_its_reader_is_somebody_else() {
+        let bench = bench();
+        let known = |data: &[(u64, u64)]| {
+            let data = data.iter().copied().collect();
+            Known { birth: Some(7), own_data: Some(22), data, ..Known::default() }
+        };
+        bench.server.register.send_replace(known(&[]));
+        let mut request = post("");
+        Known { birth: Some(7), own_data: Some(11), ..Known::default() }.sign(request.headers_mut(), Some(2));
+        request.headers_mut().insert(headers::RAFT_TO, HeaderValue::from_static("2"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let mut stream = bench.server.stream(&Method::GET, request.headers(), "message/1").into_body();
+            assert!(stream.frame().await.is_some(), "nothing is known of it");
+            bench.server.register.send_replace(known(&[(1, 11)]));
+            assert!(stream.frame().await.is_some(), "it is who it says it is");
+            bench.server.register.send_replace(known(&[(1, 12)]));
+            assert!(stream.frame().await.is_none());
+        });
+        assert_eq!(bench.server.stream(&Method::GET, request.headers(), "message/1").status().as_u16(), 412);
     }
 
     #[test]

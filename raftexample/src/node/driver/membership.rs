@@ -205,7 +205,7 @@ impl Driver {
             self.transport.remove(id);
         }
         let data = self.members.iter().filter_map(|(id, member)| Some((id, member.data?))).collect();
-        *self.register.write() = Known { removed, birth: self.members.birth(), own_data: self.own_data, data };
+        self.register.send_replace(Known { removed, birth: self.members.birth(), own_data: self.own_data, data });
     }
 
     /// A member says that this node was removed at index `at`. It may be behind, and not know of an addition that

@@ -128,12 +128,12 @@ mod tests {
         let last = bench.driver.applied.0;
         bench.tick(3 * ELECTION_TICKS);
         assert_eq!(bench.driver.applied.0, last, "once");
-        let register = bench.driver.register.read().clone();
+        let register = bench.driver.register.borrow().clone();
         assert_eq!((register.birth, register.data.get(&1)), (birth, Some(&11)));
         drop(bench);
         let bench = open(dir.path(), 1, |_| {});
         assert_eq!(bench.driver.members.birth(), birth);
-        assert_eq!(bench.driver.register.read().birth, birth, "known before anybody calls");
+        assert_eq!(bench.driver.register.borrow().birth, birth, "known before anybody calls");
     }
 
     #[test]

@@ -331,7 +331,7 @@ fn members_follow_the_log_and_a_removed_node_ends() {
     assert!(bench.append(4, vec![remove], 5).is_ok());
     assert!(bench.driver.end_at.is_some());
     assert!(matches!(waiting.try_recv(), Ok(Err(Refused::Unknown(_)))), "it had been sent to the leader");
-    assert!(bench.driver.register.read().removed.contains_key(&1));
+    assert!(bench.driver.register.borrow().removed.contains_key(&1));
     drop(bench);
     let bench = open(dir.path(), 3, |_| {});
     assert!(bench.driver.end_at.is_some(), "it ends again");
@@ -361,7 +361,7 @@ fn a_removal_that_was_taken_back_is_history() {
     let bench = open(dir.path(), 3, |_| {});
     assert_eq!(bench.driver.applied.0, 5);
     assert!(bench.driver.end_at.is_none());
-    assert!(bench.driver.register.read().removed.is_empty());
+    assert!(bench.driver.register.borrow().removed.is_empty());
 }
 
 #[test]

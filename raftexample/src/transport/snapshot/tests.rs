@@ -409,7 +409,7 @@ fn a_snapshot_of_another_cluster_is_refused() {
     let bench = bench();
     let register = |birth| {
         let register = Register::default();
-        *register.write() = Known { birth: Some(birth), own_data: Some(1), ..Known::default() };
+        register.send_replace(Known { birth: Some(birth), own_data: Some(1), ..Known::default() });
         register
     };
     let (port, _stop) = serve(&bench, register(7));
