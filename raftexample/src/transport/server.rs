@@ -369,7 +369,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let snapshots = Receiving::new(2, testing::files(dir.path()), Transfers::default(), Arc::clone(&sink));
         let register = Register::default();
-        register.send_modify(|known| drop(known.removed.insert(9, 1)));
+        register.send_modify(|known| {
+            known.removed.insert(9, 1);
+        });
         let url = "http://127.0.0.1:1".parse().unwrap();
         peers.insert(Link::new(2, 1, url, Arc::clone(&sink), Arc::clone(&register), None));
         let server = PeerServer { own_id: 2, peers, sink, register, snapshots, arriving: Arriving::default() };
