@@ -211,7 +211,8 @@ impl Workload {
         Ok((log, recovered, snapshots))
     }
 
-    /// Opens a new log on the disk and does everything. Stops at the first error, and says after how many steps.
+    /// Opens a new log on the disk and does everything. Stops at the first error, and says after how many steps. All of
+    /// them and an error: the housekeeper failed at the last of them.
     pub fn run(&self, disk: &FaultDisk) -> (usize, Option<WalError>) {
         let (mut log, _, snapshots) = match self.open(disk) {
             Ok(opened) => opened,
@@ -223,7 +224,8 @@ impl Workload {
             }
             disk.set_progress(number + 1);
         }
-        (self.steps.len(), None)
+        // One call more, in which the log says what its housekeeper could not do.
+        (self.steps.len(), log.sync().err())
     }
 
     /// Opens a new log in a real directory and does everything.

@@ -1,17 +1,23 @@
 //! The log is crashed at every call, in every way that a disk can leave behind what was not synced.
 //!
+//! First with a housekeeper that works at once, then with slow ones: segments are named, prepared, prefilled and removed
+//! while the log has long gone on.
+//!
 //! `WAL_CRASH_SCALE=N` takes subsets of N more unsynced sectors, so 2^N times as many images.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use raft_core::pb::{Entry, HardState};
-use tests::fault_disk::{FaultDisk, Image, Moment};
+use tests::fault_disk::{FaultDisk, Image, Moment, Pace};
 use tests::random::Random;
 use tests::wal_workload::{self, snapshot_data, Expected, Workload};
 
 /// Up to this many unsynced things are combined in every way.
 const ALL_BELOW: usize = 10;
+/// The same with a slow housekeeper, whose images are many besides.
+const ALL_BELOW_SLOW: usize = 4;
+const TEAR_BYTES_SLOW: usize = 128;
 const TEAR_BYTES: usize = 16;
 
 #[derive(Default, Debug)]
@@ -22,6 +28,8 @@ struct Count {
     torn: usize,
     in_flight_kept: usize,
     recoveries_crashed: usize,
+    /// With a slow housekeeper: images that no quick one leaves.
+    slow: usize,
 }
 
 /// Opens what a crash left, checks it against what had been acknowledged, and goes on with it.
@@ -71,31 +79,45 @@ fn check(workload: &Workload, moment: &Moment, image: &Image, count: &mut Count,
     assert_eq!(recovered.entries(last), [entry]);
 }
 
-fn crash_everywhere(workload: &Workload) -> Count {
-    let scale = std::env::var("WAL_CRASH_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+/// The moments of a whole run.
+fn moments(workload: &Workload, pace: Pace) -> Vec<Moment> {
     let disk = FaultDisk::new();
+    disk.set_pace(pace);
     disk.record();
     let (steps, error) = workload.run(&disk);
     assert!(error.is_none() && steps == workload.steps.len(), "the workload itself: {error:?}");
+    disk.take_moments()
+}
+
+fn crash_everywhere(workload: &Workload) -> Count {
+    let scale = std::env::var("WAL_CRASH_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     let mut random = Random::new(7);
     let mut count = Count::default();
     let mut seen = HashSet::new();
-    for moment in disk.take_moments() {
-        count.moments += 1;
-        moment.images(ALL_BELOW + scale, TEAR_BYTES, &mut random, |image| {
-            count.images += 1;
-            let mut hasher = DefaultHasher::new();
-            (&image, moment.progress).hash(&mut hasher);
-            // The same image after the same acknowledgements needs no second look.
-            if seen.insert(hasher.finish()) {
-                count.distinct += 1;
-                let deep = count.distinct % 80 == 1;
-                check(workload, &moment, &image, &mut count, deep);
-            }
-        });
+    for pace in [Pace::AtOnce, Pace::WhenNeeded, Pace::ByChance(Random::new(1)), Pace::ByChance(Random::new(2))] {
+        let slow = !matches!(pace, Pace::AtOnce);
+        let (all_below, tear_bytes) = if slow { (ALL_BELOW_SLOW, TEAR_BYTES_SLOW) } else { (ALL_BELOW, TEAR_BYTES) };
+        let before = count.distinct;
+        for moment in moments(workload, pace) {
+            count.moments += 1;
+            moment.images(all_below + scale, tear_bytes, &mut random, |image| {
+                count.images += 1;
+                let mut hasher = DefaultHasher::new();
+                (&image, moment.progress).hash(&mut hasher);
+                // The same image after the same acknowledgements needs no second look.
+                if seen.insert(hasher.finish()) {
+                    count.distinct += 1;
+                    let deep = count.distinct % 80 == 1;
+                    check(workload, &moment, &image, &mut count, deep);
+                }
+            });
+        }
+        if slow {
+            count.slow += count.distinct - before;
+        }
     }
     println!("wal crashes {}: 0 panics, 0 lost, 0 invented in {count:?}", workload.name);
-    assert!(count.torn > 0 && count.in_flight_kept > 0 && count.recoveries_crashed > 0, "{count:?}");
+    assert!(count.torn > 0 && count.in_flight_kept > 0 && count.recoveries_crashed > 0 && count.slow > 0, "{count:?}");
     count
 }
 
@@ -111,10 +133,11 @@ fn every_workload_survives_a_crash_anywhere() {
     let sum = |part: fn(&Count) -> usize| counts.iter().map(part).sum::<usize>();
     let (images, distinct) = (sum(|count| count.images), sum(|count| count.distinct));
     println!(
-        "wal crashes: {} workloads, {} crash points, {images} images, {distinct} of them different and checked, {} crashes \
-         in recovery: 0 panics, 0 lost, 0 invented",
+        "wal crashes: {} workloads, {} crash points, {images} images, {distinct} of them different and checked ({} \
+         only with a slow housekeeper), {} crashes in recovery: 0 panics, 0 lost, 0 invented",
         counts.len(),
         sum(|count| count.moments),
+        sum(|count| count.slow),
         sum(|count| count.recoveries_crashed)
     );
     assert!(distinct >= 100_000, "{distinct} different images");

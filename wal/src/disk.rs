@@ -76,10 +76,16 @@ pub trait Disk: Send + Sync {
         Ok(u64::MAX)
     }
 
-    /// Whether slow work (allocating, renaming, removing) may be done on a thread of its own. A test's disk says no, so
-    /// that its calls come in one order.
+    /// Whether slow work (allocating, prefilling, renaming, removing) may be done on a thread of its own. A test's disk
+    /// says no, so that its calls come in one order.
     fn background(&self) -> bool {
         true
+    }
+
+    /// Of a disk that allows no thread of its own: how many of the jobs that wait for it are done now, oldest first.
+    /// Asked whenever the log is used. A test's disk that lets them wait is as slow as a thread can be.
+    fn due_jobs(&self, waiting: usize) -> usize {
+        waiting
     }
 }
 

@@ -2,9 +2,13 @@
 //! one quick to store into, giving a begun one its final name, removing purged ones.
 //!
 //! One thread, one queue, work in order. The queue is short by construction: at most one segment is being prepared, one
-//! stretch prefilled and one segment published at a time, and a purge is one job; the writer waits for an answer only when it needs the next segment
-//! and it is not there yet. A disk that wants its calls in one order ([`Disk::background`]) gets them from the caller's
-//! thread instead.
+//! stretch prefilled and one segment published at a time, and a purge is one job; the writer waits for an answer only
+//! when it needs the next segment and it is not there, or when the one that it leaves has no final name yet.
+//!
+//! A disk that wants its calls in one order ([`Disk::background`]) gets them from the caller's thread instead, whole jobs
+//! at a time, and as late as it likes ([`Disk::due_jobs`]). That shows a test every state that a thread can bring about:
+//! the calls of a job and those of the writer concern different files and names, so a job that is interrupted by the
+//! writer leaves behind what a job that began later and was cut off leaves.
 
 use std::collections::VecDeque;
 use std::io;
@@ -66,7 +70,7 @@ pub(crate) enum Report {
 pub(crate) struct Gone;
 
 enum Mode {
-    Inline { worker: Worker, done: VecDeque<Report> },
+    Inline { worker: Worker, waiting: VecDeque<Job>, done: VecDeque<Report> },
     Thread { jobs: Option<Sender<Job>>, reports: Receiver<Report>, thread: Option<JoinHandle<()>> },
 }
 
@@ -81,7 +85,7 @@ struct Worker {
     dir: PathBuf,
     /// What a failed removal left to do. It comes first the next time: the oldest segment must go first.
     to_remove: VecDeque<PathBuf>,
-    /// A segment could not get its name. The log stops, and no later segment may come to exist.
+    /// A segment could not get its name. The log stops; no later segment may come to exist, and no earlier one may go.
     stopped: bool,
 }
 
@@ -101,14 +105,17 @@ impl Housekeeper {
             let thread = std::thread::Builder::new().name("wal-housekeeper".into()).spawn(work)?;
             Mode::Thread { jobs: Some(jobs), reports, thread: Some(thread) }
         } else {
-            Mode::Inline { worker, done: VecDeque::new() }
+            Mode::Inline { worker, waiting: VecDeque::new(), done: VecDeque::new() }
         };
         Ok(Housekeeper { mode })
     }
 
     pub(crate) fn submit(&mut self, job: Job) {
         match &mut self.mode {
-            Mode::Inline { worker, done } => worker.run(job, &mut |report| done.push_back(report)),
+            Mode::Inline { waiting, .. } => {
+                waiting.push_back(job);
+                self.do_due_jobs();
+            }
             Mode::Thread { jobs, .. } => {
                 // It fails only when the thread is gone, which the writer notices when it asks for a report.
                 if let Some(jobs) = jobs {
@@ -120,6 +127,7 @@ impl Housekeeper {
 
     /// What has been done since the last time.
     pub(crate) fn poll(&mut self) -> Result<Option<Report>, Gone> {
+        self.do_due_jobs();
         match &mut self.mode {
             Mode::Inline { done, .. } => Ok(done.pop_front()),
             Mode::Thread { reports, .. } => match reports.try_recv() {
@@ -133,8 +141,23 @@ impl Housekeeper {
     /// Waits for the next report.
     pub(crate) fn wait(&mut self) -> Result<Report, Gone> {
         match &mut self.mode {
-            Mode::Inline { done, .. } => done.pop_front().ok_or(Gone),
+            Mode::Inline { worker, waiting, done } => loop {
+                if let Some(report) = done.pop_front() {
+                    return Ok(report);
+                }
+                let job = waiting.pop_front().ok_or(Gone)?;
+                worker.run(job, &mut |report| done.push_back(report));
+            },
             Mode::Thread { reports, .. } => reports.recv().map_err(|_| Gone),
+        }
+    }
+
+    fn do_due_jobs(&mut self) {
+        if let Mode::Inline { worker, waiting, done } = &mut self.mode {
+            let due = worker.disk.due_jobs(waiting.len()).min(waiting.len());
+            for job in waiting.drain(..due) {
+                worker.run(job, &mut |report| done.push_back(report));
+            }
         }
     }
 }
@@ -142,10 +165,13 @@ impl Housekeeper {
 impl Drop for Housekeeper {
     /// Finishes what was asked for.
     fn drop(&mut self) {
-        if let Mode::Thread { jobs, thread, .. } = &mut self.mode {
-            *jobs = None;
-            if let Some(thread) = thread.take() {
-                let _ = thread.join();
+        match &mut self.mode {
+            Mode::Inline { worker, waiting, .. } => waiting.drain(..).for_each(|job| worker.run(job, &mut |_| {})),
+            Mode::Thread { jobs, thread, .. } => {
+                *jobs = None;
+                if let Some(thread) = thread.take() {
+                    let _ = thread.join();
+                }
             }
         }
     }
@@ -195,6 +221,8 @@ impl Worker {
                 self.stopped = result.is_err();
                 report(Report::Published { path: to, result });
             }
+            // The one that could not get its name may be all that is left behind them.
+            Job::Remove { .. } if self.stopped => {}
             Job::Remove { paths } => {
                 self.to_remove.extend(paths);
                 while let Some(path) = self.to_remove.pop_front() {
