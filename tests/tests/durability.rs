@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use tests::black_box::small_disk::SmallDisk;
 use tests::cluster::load::{Outcomes, Writers};
 use tests::cluster::{eventually, raftexample, Cluster, Process, Signal, PATIENCE, VALUE_MAX_BYTES};
 
@@ -191,4 +192,46 @@ fn a_log_that_cannot_be_written_ends_the_node_with_one_clear_line() {
     cluster.wait_for_leader();
     assert_eq!(cluster.http(1).must_get("/small"), b"x");
     cluster.http(1).must_put("/large", vec![b'x'; VALUE_MAX_BYTES]);
+}
+
+/// A full disk in particular. Nothing is at risk when the next segment finds no room, so the node ends without harm.
+#[test]
+fn a_full_disk_ends_the_node_with_one_clear_line_and_loses_nothing_that_it_acknowledged() {
+    let cluster = Cluster::prepare(1, &["--wal-segment-mib", "1"]);
+    let node = cluster.node(1);
+    let Some(disk) = SmallDisk::mount(node.data_dir()) else { return };
+    node.start_and_wait();
+    cluster.wait_for_leader();
+    disk.fill();
+    let value = |number: usize| vec![number as u8; 50_000];
+    let put = |number: usize| cluster.http(1).try_request("PUT", format!("/{number}"), &value(number));
+    // Until the segments that are there are full; those that need another are not acknowledged.
+    let acknowledged: Vec<usize> =
+        (0..1000).take_while(|number| put(*number).is_ok_and(|answer| answer.status == 204)).collect();
+    assert!((1..1000).contains(&acknowledged.len()), "{} writes", acknowledged.len());
+    let process = node.process();
+    let status = process.wait_for_exit(PATIENCE);
+    let stderr = process.stderr();
+    assert_eq!(status.code(), Some(1), "{stderr:#?}");
+    let told: Vec<&String> = stderr.iter().filter(|line| line.starts_with("raftexample: ")).collect();
+    assert_eq!(told.len(), 1, "{stderr:#?}");
+    for part in ["no room for the next log segment", "/node1/wal/", "1048576 bytes", "nothing is lost, free some space"]
+    {
+        assert!(told[0].contains(part), "{part}: {told:?}");
+    }
+
+    // Still full: it starts, and serves what it has.
+    node.start_and_wait();
+    cluster.wait_for_leader();
+    for number in &acknowledged {
+        assert!(cluster.http(1).must_get(format!("/{number}")) == value(*number), "{number}");
+    }
+    node.kill();
+    disk.clear();
+    node.start_and_wait();
+    cluster.wait_for_leader();
+    for number in &acknowledged {
+        assert!(cluster.http(1).must_get(format!("/{number}")) == value(*number), "{number}");
+    }
+    cluster.http(1).must_put("/more", value(7));
 }
