@@ -1,8 +1,8 @@
 //! Small logs of every shape, damaged in every way that a disk can: recovery finds everything that was acknowledged, or
 //! names damage.
 //!
-//! 500 000 damaged images are tried, spread evenly over all that there are; `WAL_MUTATION_IMAGES=5000000` tries more, and goes
-//! on with pairs of damages when every single one has been tried:
+//! 500 000 damaged images are tried, chosen by chance over all that there are, and some pairs of damages, in one file or in
+//! two; `WAL_MUTATION_IMAGES=5000000` tries every single damage, and more pairs:
 //!
 //! ```text
 //! WAL_MUTATION_IMAGES=5000000 cargo test --release -p tests --test wal_mutations -- --nocapture
@@ -14,18 +14,28 @@
 //! happens to the last synced group of a log that was cut off before its mark and its watermark were stored, and, with
 //! two damages at once, where the one takes the watermark and the other a sector with batch, later headers and mark.
 //! What is left then is byte for byte what a crash in the middle of that sync leaves, but for debris that proves nothing.
+//!
+//! Most images go through the judge alone. A sample of them goes through [`Wal::open`] as well, on a disk in memory: it
+//! must say the same, and where it opens the log, the log must go on.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use raft_core::pb::{Entry, HardState};
 use stats_alloc::{Region, StatsAlloc, INSTRUMENTED_SYSTEM};
-use tests::fault_disk::SECTOR_BYTES;
+use tests::fault_disk::{log_dir, FaultDisk, SECTOR_BYTES};
 use tests::random::Random;
 use tests::wal_workload::{self, Expected, Shape};
-use wal::{recover_images, Image, Recovered, WalError};
+use wal::{recover_images, Image, Recovered, Wal, WalError};
 
 #[global_allocator]
 static GLOBAL: &StatsAlloc<std::alloc::System> = &INSTRUMENTED_SYSTEM;
+
+/// One image in so many goes through `Wal::open` too.
+const OPENED_ONE_IN: u64 = 20;
+/// Of the images that are wanted, one in so many has two damages at least.
+const PAIRS_ONE_IN: usize = 10;
 
 /// One damage. Everything is in numbers, so that the n-th of all damages can be had without making the others.
 #[derive(Clone, Copy, Debug)]
@@ -142,6 +152,12 @@ fn evidence(before: &[u8], now: &[u8], cut: usize) -> Option<Claim> {
     })
 }
 
+/// The same over the file of the cut and all behind it, none of which is part of the log any more.
+fn evidence_behind(shape: &Shape, images: &[Image], (file, cut): (usize, usize)) -> Option<Claim> {
+    let files = shape.files.iter().zip(images).enumerate().skip(file);
+    files.filter_map(|(at, (before, now))| evidence(&before.bytes, &now.bytes, if at == file { cut } else { 0 })).next()
+}
+
 /// Where the log was cut: the file, and the offset.
 fn cut_of(recovered: &Recovered, shape: &Shape, images: &[Image]) -> (usize, usize) {
     let by_name = |name: &str| images.iter().position(|image| image.name == name);
@@ -176,8 +192,11 @@ struct Count {
     /// Acknowledged batches are gone, and nothing in the image can say that they had been there. By one damage, by two.
     indistinguishable: usize,
     indistinguishable_pairs: usize,
-    /// How many of the images have two damages.
+    /// How many of the images have two damages, and how many of those in two files.
     pairs: usize,
+    pairs_in_two_files: usize,
+    /// How many went through `Wal::open` too, and how many of those it opened.
+    opened: (usize, usize),
     /// The most memory that reading one image took, in lengths of the log.
     most_memory: f64,
 }
@@ -205,7 +224,7 @@ fn check(shape: &Shape, images: &[Image], pair: bool, context: &dyn std::fmt::De
                 return;
             }
             let (file, cut) = cut_of(&recovered, shape, images);
-            let proof = evidence(&shape.files[file].bytes, &images[file].bytes, cut);
+            let proof = evidence_behind(shape, images, (file, cut));
             assert!(
                 proof.is_none(),
                 "{}: {context:?} lost acknowledged steps in silence: {steps} of {} are left, cut at {cut} in spite of {proof:?}",
@@ -225,6 +244,45 @@ fn check(shape: &Shape, images: &[Image], pair: bool, context: &dyn std::fmt::De
     }
 }
 
+/// What the judge says of an image must be what opening the log comes to; and a log that opens goes on.
+fn check_opened(shape: &Shape, images: &[Image], context: &dyn std::fmt::Debug, count: &mut Count) {
+    let name = |image: &Image| format!("wal/{}", image.name);
+    let disk = FaultDisk::with_image(&images.iter().map(|image| (name(image), image.bytes.to_vec())).collect());
+    let open =
+        |disk: &FaultDisk| Wal::open_on(Arc::new(disk.clone()), &log_dir(), shape.workload.options(), b"workload");
+    let judged = recover_images(&log_dir(), images);
+    count.opened.0 += 1;
+    match (open(&disk), judged) {
+        (Err(error), Err(judged)) => {
+            assert_eq!(error.to_string(), judged.to_string(), "{}: {context:?}", shape.name);
+            let kept = disk.image();
+            assert!(images
+                .iter()
+                .all(|image| kept.get(&name(image)).is_some_and(|bytes| bytes[..] == image.bytes[..])));
+        }
+        (Ok((mut log, recovered)), Ok(judged)) => {
+            assert_eq!(recovered, judged, "{}: {context:?}", shape.name);
+            count.opened.1 += 1;
+            let last = log.last_index();
+            let old = recovered.hard_state;
+            let state = HardState { term: old.term + 1, vote: 1, commit: old.commit };
+            let next = Entry { term: state.term, index: last + 1, ..Entry::normal("goes on") };
+            log.save(Some(&state), std::slice::from_ref(&next)).expect("a log that opens goes on");
+            drop(log);
+            let (_, again) = open(&disk.after_power_failure()).expect("and opens again");
+            assert_eq!((again.hard_state, again.torn.as_ref()), (state, None), "{}: {context:?}", shape.name);
+            assert_eq!(again.entries(last).expect("they follow"), [next], "{}: {context:?}", shape.name);
+        }
+        (opened, judged) => {
+            panic!(
+                "{}: {context:?}: opened {:?}, judged {judged:?}",
+                shape.name,
+                opened.map(|(_, recovered)| recovered)
+            )
+        }
+    }
+}
+
 #[test]
 fn no_damage_passes_and_no_acknowledged_record_is_lost() {
     let wanted: usize = std::env::var("WAL_MUTATION_IMAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(500_000);
@@ -236,47 +294,63 @@ fn no_damage_passes_and_no_acknowledged_record_is_lost() {
         .flat_map(|(number, shape)| (0..shape.files.len()).map(move |file| (number, Catalogue::of(shape, file))))
         .collect();
     let singles: usize = catalogues.iter().map(|(_, catalogue)| catalogue.count()).sum();
-    // Spread evenly when there are too many: with a step that the sizes of sectors and files have no part in.
-    let step = if wanted >= singles { 1 } else { (singles / wanted).max(1) };
+    // By chance when there are too many: a stride would meet the same places of each structure again and again.
+    let chosen = wanted - wanted / PAIRS_ONE_IN;
+    let mut random = Random::new(21);
     let mut counts: Vec<Count> = shapes.iter().map(|_| Count::default()).collect();
-    let mut number = 0;
     for (of, catalogue) in &catalogues {
         let shape = &shapes[*of];
         let mut images = shape.files.clone();
-        while number < catalogue.count() {
+        for number in 0..catalogue.count() {
+            if random.below(singles as u64) >= chosen as u64 {
+                continue;
+            }
             let mutation = catalogue.get(number);
-            // Not a multiple of anything: within each stride another one is taken.
-            number += if step == 1 { 1 } else { step - 1 + (number * 7919) % 3 };
             let mut bytes = shape.files[catalogue.file].bytes.to_vec();
             let changed = apply(&mut bytes, mutation, &shape.older[catalogue.file]);
             images[catalogue.file].bytes = Bytes::from(bytes);
             counts[*of].images += 1;
             counts[*of].unchanged += usize::from(!changed);
-            check(shape, &images, false, &(catalogue.file, mutation), &mut counts[*of]);
+            let context = (catalogue.file, mutation);
+            check(shape, &images, false, &context, &mut counts[*of]);
+            if random.below(OPENED_ONE_IN) == 0 {
+                check_opened(shape, &images, &context, &mut counts[*of]);
+            }
         }
-        number -= catalogue.count();
     }
-    // Two damages at once, as many as are wanted beyond the single ones.
-    let mut random = Random::new(21);
+    // Two damages at once: half of them in one file, half in any two of the log's files.
     let mut total: usize = counts.iter().map(|count| count.images).sum();
     while total < wanted {
-        let (of, catalogue) = &catalogues[random.below(catalogues.len() as u64) as usize];
+        let any = |random: &mut Random| &catalogues[random.below(catalogues.len() as u64) as usize];
+        let (of, one) = any(&mut random);
+        let other = match random.below(2) {
+            0 => one,
+            _ => match any(&mut random) {
+                (other_of, other) if other_of == of => other,
+                _ => continue,
+            },
+        };
         let shape = &shapes[*of];
-        let mut images = shape.files.clone();
-        let mut bytes = shape.files[catalogue.file].bytes.to_vec();
-        let pick = |random: &mut Random| catalogue.get(random.below(catalogue.count() as u64) as usize);
-        let (one, other) = (pick(&mut random), pick(&mut random));
-        if matches!(one, Mutation::Cut { .. }) || matches!(other, Mutation::Cut { .. }) {
+        let pick = |random: &mut Random, from: &Catalogue| from.get(random.below(from.count() as u64) as usize);
+        let pair = [(one.file, pick(&mut random, one)), (other.file, pick(&mut random, other))];
+        if pair.iter().any(|(_, mutation)| matches!(mutation, Mutation::Cut { .. })) {
             // What else is wrong with a file of the wrong length is of no interest.
             continue;
         }
-        for mutation in [one, other] {
-            apply(&mut bytes, mutation, &shape.older[catalogue.file]);
+        let mut images = shape.files.clone();
+        for (file, mutation) in pair {
+            let mut bytes = images[file].bytes.to_vec();
+            apply(&mut bytes, mutation, &shape.older[file]);
+            images[file].bytes = Bytes::from(bytes);
         }
-        images[catalogue.file].bytes = Bytes::from(bytes);
-        counts[*of].images += 1;
-        counts[*of].pairs += 1;
-        check(shape, &images, true, &(catalogue.file, one, other), &mut counts[*of]);
+        let count = &mut counts[*of];
+        count.images += 1;
+        count.pairs += 1;
+        count.pairs_in_two_files += usize::from(one.file != other.file);
+        check(shape, &images, true, &pair, count);
+        if random.below(OPENED_ONE_IN) == 0 {
+            check_opened(shape, &images, &pair, count);
+        }
         total += 1;
     }
     for (shape, count) in shapes.iter().zip(&counts) {
@@ -285,16 +359,20 @@ fn no_damage_passes_and_no_acknowledged_record_is_lost() {
     }
     let sum = |part: fn(&Count) -> usize| counts.iter().map(part).sum::<usize>();
     println!(
-        "wal mutations: {total} images of {} shapes ({} with one damage out of {singles} possible ones, {} with two): 0 panics, 0 \
-         lost in silence; {} whole, {} named, {} indistinguishable by any format ({} by one damage, {} by two)",
+        "wal mutations: {total} images of {} shapes ({} with one damage out of {singles} possible ones, {} with two, {} of \
+         them in two files): 0 panics, 0 lost in silence; {} whole, {} named, {} indistinguishable by any format ({} by one \
+         damage, {} by two); {} opened as logs too, {} of them went on",
         shapes.len(),
         total - sum(|count| count.pairs),
         sum(|count| count.pairs),
+        sum(|count| count.pairs_in_two_files),
         sum(|count| count.whole),
         sum(|count| count.named),
         sum(|count| count.indistinguishable + count.indistinguishable_pairs),
         sum(|count| count.indistinguishable),
         sum(|count| count.indistinguishable_pairs),
+        sum(|count| count.opened.0),
+        sum(|count| count.opened.1),
     );
-    assert!(total >= wanted.min(singles) * 9 / 10);
+    assert!(total >= wanted && sum(|count| count.pairs_in_two_files) > 0 && sum(|count| count.opened.1) > 0);
 }
