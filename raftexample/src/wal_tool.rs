@@ -9,17 +9,19 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{json, Value};
-use wal::tool::{plan_repair, verify, walk, Held, Item};
-use wal::WalError;
+use wal::format::RecordKind;
+use wal::tool::{damaged_record, plan_repair, verify, walk, Held, Item};
+use wal::{Recovered, WalError};
 
 const DAMAGED: u8 = 2;
-/// A log longer than this gets a progress line when stderr is a terminal.
+/// A log longer than this shows how far its reading and checking are, when stderr is a terminal.
 const PROGRESS_FROM_BYTES: u64 = 256 << 20;
 
 /// What to do with a log.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 #[command(after_help = "\
-Exit codes: 0 the log is sound (or was repaired), 1 it cannot be read, 2 it is damaged.
+Exit codes: 0 the log is sound (or was repaired), 1 it cannot be read (no such directory, in use, not a
+log), 2 it is damaged (a repair without --yes has shown what it would do), or the command line is wrong.
 DIR is the folder with the *.wal files, or the node's data folder above it. The node must be stopped.")]
 pub enum WalTask {
     /// Print every batch and record: offset, kind, index, term, checksum verdict
@@ -91,14 +93,38 @@ fn say(line: String) -> ExitCode {
 /// The directory itself, or the one called `wal` in a node's data folder.
 fn open(dir: &std::path::Path) -> Result<Held, WalError> {
     let inner = dir.join("wal");
-    Held::open(if inner.is_dir() { &inner } else { dir })
+    let mut progress = None;
+    let held = Held::open(if inner.is_dir() { &inner } else { dir }, &mut |done, total| {
+        progress.get_or_insert_with(|| Progress::on_stderr("reading", total)).show(done);
+    });
+    progress.iter_mut().for_each(Progress::finish);
+    held
+}
+
+/// [`verify`], as far as people see it.
+fn verify_showing(held: &Held) -> Result<Recovered, WalError> {
+    let mut progress = Progress::on_stderr("checking", held.len_bytes());
+    let verdict = verify(held, &mut |done| progress.show(done));
+    progress.finish();
+    verdict
+}
+
+/// What is damaged, and which record that was if it is known.
+fn describe_damage(held: &Held, error: &WalError) -> String {
+    match damaged_record(held, error) {
+        Some(record) => format!("{error}; the first damaged record is {}", name_of(record)),
+        None => error.to_string(),
+    }
+}
+
+fn name_of((kind, term, index): (RecordKind, u64, u64)) -> String {
+    format!("{} index {index} term {term}", kind.name())
 }
 
 fn dump(dir: &std::path::Path, as_json: bool) -> Result<ExitCode, Failure> {
     let held = open(dir)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let total = held.len_bytes();
-    let mut progress = Progress::new(io::stderr(), io::stderr().is_terminal(), total);
+    let mut progress = Progress::on_stderr("listing", held.len_bytes());
     let mut result = Ok(());
     walk(&held, &mut |item, at| {
         if result.is_ok() {
@@ -109,10 +135,10 @@ fn dump(dir: &std::path::Path, as_json: bool) -> Result<ExitCode, Failure> {
     });
     progress.finish();
     result?;
-    let verdict = verify(&held);
+    let verdict = verify_showing(&held);
     let line = match &verdict {
         Ok(_) => "sound".to_owned(),
-        Err(error) => error.to_string(),
+        Err(error) => describe_damage(&held, error),
     };
     match as_json {
         true => writeln!(out, "{}", json!({ "what": "verdict", "sound": verdict.is_ok(), "text": line }))?,
@@ -125,23 +151,32 @@ fn dump(dir: &std::path::Path, as_json: bool) -> Result<ExitCode, Failure> {
 /// A bar that grows in one line of a terminal. Nothing at all for anything else, or for what is done at once.
 struct Progress<W: Write> {
     out: Option<W>,
+    /// What is being done.
+    what: &'static str,
     total: u64,
     /// Percent.
     shown: u64,
 }
 
+impl Progress<io::Stderr> {
+    fn on_stderr(what: &'static str, total: u64) -> Self {
+        Progress::new(io::stderr(), io::stderr().is_terminal(), what, total)
+    }
+}
+
 impl<W: Write> Progress<W> {
-    fn new(out: W, is_terminal: bool, total: u64) -> Self {
-        Progress { out: (is_terminal && total >= PROGRESS_FROM_BYTES).then_some(out), total, shown: 0 }
+    fn new(out: W, is_terminal: bool, what: &'static str, total: u64) -> Self {
+        Progress { out: (is_terminal && total >= PROGRESS_FROM_BYTES).then_some(out), what, total, shown: 0 }
     }
 
     fn show(&mut self, done: u64) {
         let percent = (u128::from(done) * 100 / u128::from(self.total.max(1))).min(100) as u64;
-        let Some(out) = self.out.as_mut().filter(|_| percent > self.shown) else { return };
+        // Less than before: it begins anew.
+        let Some(out) = self.out.as_mut().filter(|_| percent != self.shown) else { return };
         self.shown = percent;
         let filled = "#".repeat(percent as usize / 4);
         // A terminal that is gone is no reason to stop.
-        let _ = write!(out, "\r[{filled:<25}] {percent:>3} %");
+        let _ = write!(out, "\r{} [{filled:<25}] {percent:>3} %", self.what);
     }
 
     fn finish(&mut self) {
@@ -170,6 +205,8 @@ fn line_of(item: &Item) -> String {
         Item::Record { offset, kind, term, index, payload_bytes } => {
             format!("  {offset:>10}    {:<9} index {index} term {term}, {payload_bytes} bytes  ok", kind.name())
         }
+        Item::BadRecord { offset, known: Some(record) } => format!("  {offset:>10}    {}  BAD", name_of(*record)),
+        Item::BadRecord { offset, known: None } => format!("  {offset:>10}    a record of unknown kind  BAD"),
         Item::Unreadable { offset, until } => format!("  {offset:>10}  UNREADABLE up to {until}"),
     }
 }
@@ -188,6 +225,10 @@ fn json_of(item: &Item) -> Value {
             "what": "record", "offset": offset, "kind": kind.name(), "term": term, "index": index,
             "payload_bytes": payload_bytes, "valid": true,
         }),
+        Item::BadRecord { offset, known } => json!({
+            "what": "record", "offset": offset, "kind": known.map(|(kind, ..)| kind.name()),
+            "term": known.map(|(_, term, _)| term), "index": known.map(|(.., index)| index), "valid": false,
+        }),
         Item::Unreadable { offset, until } => json!({ "what": "unreadable", "offset": offset, "until": until }),
     }
 }
@@ -195,10 +236,10 @@ fn json_of(item: &Item) -> Value {
 fn check(dir: &std::path::Path) -> Result<ExitCode, Failure> {
     let held = open(dir)?;
     let mut out = io::stdout().lock();
-    match verify(&held) {
+    match verify_showing(&held) {
         Ok(recovered) => {
             let state = recovered.hard_state;
-            let entries = recovered.entries(0);
+            let entries = recovered.held_entries();
             writeln!(
                 out,
                 "sound: {} entries from index {}, term {}, vote {}, commit {}, {} snapshots recorded",
@@ -215,7 +256,7 @@ fn check(dir: &std::path::Path) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
-            writeln!(out, "damaged: {error}")?;
+            writeln!(out, "damaged: {}", describe_damage(&held, &error))?;
             Ok(ExitCode::from(DAMAGED))
         }
     }
@@ -224,7 +265,10 @@ fn check(dir: &std::path::Path) -> Result<ExitCode, Failure> {
 fn repair(dir: &std::path::Path, yes: bool) -> Result<ExitCode, Failure> {
     let held = open(dir)?;
     let mut out = io::stdout().lock();
-    let Some(plan) = plan_repair(&held)? else {
+    let mut progress = Progress::on_stderr("checking", held.len_bytes());
+    let plan = plan_repair(&held, &mut |done| progress.show(done));
+    progress.finish();
+    let Some(plan) = plan? else {
         writeln!(out, "the log is sound, nothing to repair")?;
         return Ok(ExitCode::SUCCESS);
     };
@@ -257,7 +301,7 @@ mod tests {
 
     fn drawn(is_terminal: bool, total: u64, steps: &[u64]) -> String {
         let mut bytes = Vec::new();
-        let mut progress = Progress::new(&mut bytes, is_terminal, total);
+        let mut progress = Progress::new(&mut bytes, is_terminal, "checking", total);
         steps.iter().for_each(|done| progress.show(*done));
         progress.finish();
         String::from_utf8(bytes).unwrap()
@@ -269,7 +313,11 @@ mod tests {
         let half = "#".repeat(12);
         let bar = drawn(true, total, &[0, total / 1000, total / 2, total / 2 + 1]);
         let full = "#".repeat(25);
-        assert_eq!(bar, format!("\r[{half:<25}]  50 %\r[{full}] 100 %\n"), "each percent once, and an end");
+        assert_eq!(
+            bar,
+            format!("\rchecking [{half:<25}]  50 %\rchecking [{full}] 100 %\n"),
+            "each percent once, and an end"
+        );
     }
 
     #[test]

@@ -44,12 +44,14 @@ fn a_log_is_dumped_verified_and_repaired_from_the_command_line() {
     let damaged = raftexample(&["verify"], &dir);
     assert_eq!(damaged.status.code(), Some(2));
     assert!(text(&damaged).contains("is damaged at offset"), "{}", text(&damaged));
+    assert!(text(&damaged).ends_with("; the first damaged record is entry index 2 term 1\n"), "{}", text(&damaged));
     let json = raftexample(&["dump", "--json"], &dir);
     assert_eq!(json.status.code(), Some(2));
     let items: Vec<serde_json::Value> =
         text(&json).lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect();
     assert!(items.iter().any(|item| item["what"] == "batch" && item["valid"] == false));
     assert!(items.iter().any(|item| item["kind"] == "entry" && item["index"] == 3), "what follows is still shown");
+    assert!(items.iter().any(|item| item["kind"] == "entry" && item["index"] == 2 && item["valid"] == false));
 
     let dry = raftexample(&["repair"], &dir);
     assert_eq!(dry.status.code(), Some(2));

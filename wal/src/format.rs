@@ -450,6 +450,29 @@ pub(crate) fn read_records(
     }
 }
 
+/// Of a batch that [`read_records`] found unreadable behind `good`: where the first record that is not what was written
+/// begins, and what it was (kind, term, index) if the batch's header still vouches for that, through the spine.
+pub(crate) fn first_bad_record(
+    segment: &[u8],
+    header: &BatchHeader,
+    good: &[RecordView],
+) -> Option<(usize, Option<(RecordKind, u64, u64)>)> {
+    let end = header.end(segment.len())?;
+    let begin = header.offset + BATCH_HEADER_BYTES;
+    let bad = good.last().map_or(begin, |last| last.offset + record_bytes(last.payload.len()));
+    let (mut at, mut spine, mut found) = (begin, Hasher::new(), None);
+    while at < end {
+        let head = segment.get(at..at + RECORD_HEADER_BYTES)?;
+        spine.update(head);
+        if at == bad {
+            let [kind, ..] = get_u32(head, KIND_AT).to_le_bytes();
+            found = RecordKind::from_number(kind).map(|kind| (kind, get_u64(head, TERM_AT), get_u64(head, INDEX_AT)));
+        }
+        at += record_bytes(get_u32(head, PAYLOAD_BYTES_AT) as usize);
+    }
+    Some((bad, found.filter(|_| at == end && spine.finalize() == header.spine)))
+}
+
 fn checksum(seed: Seed, offset: usize, head: &[u8], payload: &[u8]) -> u32 {
     let mut hasher = Hasher::new_with_initial(seed.0);
     // One call for offset and head together: short calls are what costs here.

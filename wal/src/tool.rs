@@ -17,8 +17,9 @@ use bytes::Bytes;
 use crate::disk::Disk;
 use crate::error::WalError;
 use crate::format::{self, BatchHeader, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::images::recover_showing;
 use crate::recovery::{self, Image};
-use crate::{recover_images, OsDisk, Recovered};
+use crate::{OsDisk, Recovered};
 
 /// Something that was found, in the order of the files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,13 @@ pub enum Item {
         /// Length of what it carries.
         payload_bytes: u64,
     },
+    /// The first record of a batch that is not what was written. Those behind it are not looked at.
+    BadRecord {
+        /// Where (bytes from the start of the file).
+        offset: u64,
+        /// Its kind, term and index, if the batch's header vouches for them: then its payload is what is damaged.
+        known: Option<(RecordKind, u64, u64)>,
+    },
     /// Bytes that are no batch, though not all zero.
     Unreadable {
         /// Where they begin.
@@ -73,8 +81,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// Locks the directory and reads it.
-    pub fn open(dir: &Path) -> Result<Held, WalError> {
+    /// Locks the directory and reads it. `progress` is told how many bytes have been read, and of how many.
+    pub fn open(dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Held, WalError> {
         if !dir.is_dir() {
             let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such directory");
             return Err(WalError::io("read", dir, source));
@@ -83,7 +91,7 @@ impl Held {
             std::io::ErrorKind::WouldBlock => WalError::InUse { dir: dir.into() },
             _ => WalError::io("lock", dir, source),
         })?;
-        let images = crate::images::read_images(&OsDisk, dir)?;
+        let images = crate::images::read_images(&OsDisk, dir, progress)?;
         if images.is_empty() {
             let what =
                 "it holds no log segment (they are called *.wal; a node keeps them in the folder wal of its data)";
@@ -157,14 +165,33 @@ fn walk_segment(bytes: &[u8], seed: Seed, each: &mut dyn FnMut(&Item, u64)) {
             };
             each(&item, record.offset as u64);
         }
+        if !valid {
+            if let Some((at, known)) = format::first_bad_record(bytes, &header, &records) {
+                each(&Item::BadRecord { offset: at as u64, known }, at as u64);
+            }
+        }
         // A header says how long its batch is, and its checksum held.
         offset = header.end(bytes.len()).unwrap_or(offset + BATCH_HEADER_BYTES);
     }
 }
 
-/// What opening the log would find, or say.
-pub fn verify(held: &Held) -> Result<Recovered, WalError> {
-    recover_images(&held.dir, &held.images)
+/// What opening the log would find, or say. `progress` is told how many bytes have been checked.
+pub fn verify(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Recovered, WalError> {
+    recover_showing(&held.dir, &held.images, progress)
+}
+
+/// What is known of the record that is the damage which [`verify`] has named: its kind, term and index.
+pub fn damaged_record(held: &Held, error: &WalError) -> Option<(RecordKind, u64, u64)> {
+    let WalError::Damaged { file, offset, .. } = error else { return None };
+    let image = held.images.iter().find(|image| Some(image.name.as_ref()) == file.file_name())?;
+    let (header, _) = SegmentHeader::decode(&image.bytes).ok()?;
+    let seed = Seed::new(header.identity, header.sequence);
+    let batch = BatchHeader::decode(&image.bytes, usize::try_from(*offset).ok()?, seed)?;
+    let mut records = Vec::new();
+    match format::read_records(&image.bytes, &batch, seed, &mut records) {
+        Ok(false) => format::first_bad_record(&image.bytes, &batch, &records)?.1,
+        Ok(true) | Err(_) => None,
+    }
 }
 
 /// What would have to go.
@@ -183,8 +210,9 @@ pub struct Repair {
     images: Vec<Image>,
 }
 
-/// Works out what a repair would do; `None`: the log opens as it is.
-pub fn plan_repair(held: &Held) -> Result<Option<Repair>, WalError> {
+/// Works out what a repair would do; `None`: the log opens as it is. `progress` is told how many bytes have been checked,
+/// and begins anew behind each damage.
+pub fn plan_repair(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Option<Repair>, WalError> {
     let mut plan = Repair {
         damage: Vec::new(),
         cut: Vec::new(),
@@ -194,7 +222,7 @@ pub fn plan_repair(held: &Held) -> Result<Option<Repair>, WalError> {
         images: held.images.clone(),
     };
     loop {
-        let error = match recovery::recover(&held.dir, &plan.images) {
+        let error = match recovery::recover(&held.dir, &plan.images, progress) {
             Ok(outcome) if plan.damage.is_empty() => {
                 drop(outcome);
                 return Ok(None);
@@ -265,13 +293,11 @@ impl Repair {
     }
 
     fn drop_last(&mut self) -> bool {
-        // One whose place another has, or else the newest: those before it may follow what has its final name.
-        let in_place = |sequence: u64| {
-            let named = |image: &Image| format::parse_segment_name(&image.name).map(|(sequence, _)| sequence);
-            self.images.iter().any(|image| named(image) == Some(sequence))
-        };
-        let doubled = |image: &Image| format::parse_prepared_name(&image.name).is_some_and(in_place);
-        let prepared = self.images.iter().position(doubled);
+        // One that the log has gone past, or else the newest: those before it may follow what has its final name.
+        let named = |image: &Image| format::parse_segment_name(&image.name).map(|(sequence, _)| sequence);
+        let last = self.images.iter().filter_map(named).max();
+        let passed = |image: &Image| format::parse_prepared_name(&image.name).is_some_and(|at| Some(at) <= last);
+        let prepared = self.images.iter().position(passed);
         let newest = || self.images.iter().rposition(|image| image.name.ends_with(".next"));
         if let Some(position) = prepared.or_else(newest) {
             self.set_aside.push(self.images.remove(position).name);
@@ -322,6 +348,12 @@ impl Repair {
             // The copy has its name for good before the original loses it.
             sync_dir()?;
             let temporary = dir.join(format!("{name}.tmp"));
+            match disk.remove(&temporary) {
+                // An earlier repair was interrupted.
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(WalError::io("remove", temporary, source)),
+            }
             write_file(&disk, &temporary, &image.bytes)?;
             let path = dir.join(name);
             disk.rename(&temporary, &path).map_err(|source| WalError::io("replace", &path, source))?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use raft_core::pb::{Entry, HardState};
 use wal::format::RecordKind;
-use wal::tool::{plan_repair, verify, walk, Held, Item};
+use wal::tool::{damaged_record, plan_repair, verify, walk, Held, Item};
 use wal::{Options, Wal, WalError};
 
 fn small() -> Options {
@@ -47,10 +47,15 @@ fn damage(path: &Path, at: usize) {
 fn a_sound_log_is_listed_whole_and_needs_no_repair() {
     let dir = tempfile::tempdir().unwrap();
     build(dir.path());
-    let held = Held::open(dir.path()).unwrap();
+    let mut read = Vec::new();
+    let held = Held::open(dir.path(), &mut |done, total| read.push((done, total))).unwrap();
+    // One of two readers says how far both are.
+    assert!(read.windows(2).all(|pair| pair[0].0 < pair[1].0) && read.iter().all(|(_, of)| *of == held.len_bytes()));
     assert_eq!(entries(&held), ((1..=12).collect(), 0));
-    assert_eq!(verify(&held).unwrap().entries(0).len(), 12);
-    assert!(plan_repair(&held).unwrap().is_none());
+    let mut checked = 0;
+    assert_eq!(verify(&held, &mut |done| checked = done).unwrap().held_entries().len(), 12);
+    assert!(checked > held.len_bytes() / 2 && checked <= held.len_bytes());
+    assert!(plan_repair(&held, &mut |_| {}).unwrap().is_none());
     assert!(matches!(Wal::open(dir.path(), small(), b"tool"), Err(WalError::InUse { .. })));
 }
 
@@ -61,11 +66,17 @@ fn a_damaged_log_is_listed_beyond_the_damage_and_cut_only_when_told_to() {
     // In the body of the second entry of the second segment.
     damage(&files[1], 1024 + 2500);
     let before = fs::read(&files[1]).unwrap();
-    let held = Held::open(dir.path()).unwrap();
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
     let (found, unreadable) = entries(&held);
     assert!(found.len() == 11 && unreadable == 1, "{found:?}");
-    assert!(matches!(verify(&held), Err(WalError::Damaged { .. })));
-    let plan = plan_repair(&held).unwrap().unwrap();
+    let mut seen = 0;
+    let error = verify(&held, &mut |done| seen = done).unwrap_err();
+    assert!(matches!(error, WalError::Damaged { .. }));
+    assert_eq!(seen, 8192, "one segment was sound");
+    // The batch's header vouches for what its record was.
+    let lost = (1..=12).find(|index| !found.contains(index)).unwrap();
+    assert_eq!(damaged_record(&held, &error), Some((RecordKind::Entry, 1, lost)));
+    let plan = plan_repair(&held, &mut |_| {}).unwrap().unwrap();
     assert!(fs::read(&files[1]).unwrap() == before, "a plan changes nothing");
     assert_eq!(plan.cut.len(), 1);
     assert_eq!(plan.set_aside.len(), files.len() - 2 + usize::from(has_next(dir.path())));
@@ -75,7 +86,7 @@ fn a_damaged_log_is_listed_beyond_the_damage_and_cut_only_when_told_to() {
     let copy = PathBuf::from(format!("{}.cut", files[1].display()));
     assert!(fs::read(copy).unwrap() == before, "what is cut is kept");
     let (mut log, recovered) = Wal::open(dir.path(), small(), b"tool").unwrap();
-    assert_eq!(recovered.entries(0).len() as u64, last);
+    assert_eq!(recovered.held_entries().len() as u64, last);
     log.save(None, &[Entry { term: 2, index: last + 1, ..Entry::normal("on") }]).unwrap();
 }
 
@@ -88,11 +99,11 @@ fn a_log_whose_last_segment_is_gone_can_go_on_from_the_one_before() {
     let dir = tempfile::tempdir().unwrap();
     let files = build(dir.path());
     fs::remove_file(files.last().unwrap()).unwrap();
-    let held = Held::open(dir.path()).unwrap();
-    assert!(matches!(verify(&held), Err(WalError::Missing { .. })));
-    let plan = plan_repair(&held).unwrap().unwrap();
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    assert!(matches!(verify(&held, &mut |_| {}), Err(WalError::Missing { .. })));
+    let plan = plan_repair(&held, &mut |_| {}).unwrap().unwrap();
     plan.apply(held).unwrap();
-    assert!(!Wal::open(dir.path(), small(), b"tool").unwrap().1.entries(0).is_empty());
+    assert!(!Wal::open(dir.path(), small(), b"tool").unwrap().1.held_entries().is_empty());
 }
 
 #[test]
@@ -100,7 +111,7 @@ fn nothing_can_be_kept_of_a_log_without_its_beginning() {
     let dir = tempfile::tempdir().unwrap();
     let files = build(dir.path());
     damage(&files[0], 20);
-    let held = Held::open(dir.path()).unwrap();
-    assert!(plan_repair(&held).is_err());
-    assert!(Held::open(&dir.path().join("nowhere")).is_err());
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    assert!(plan_repair(&held, &mut |_| {}).is_err());
+    assert!(Held::open(&dir.path().join("nowhere"), &mut |_, _| {}).is_err());
 }
