@@ -62,7 +62,7 @@ pub trait Disk: Send + Sync {
     /// Makes the names in the directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Creates a file, or empties it, to be written from front to back.
+    /// Creates a file that must not exist, to be written from front to back.
     fn create_stream(&self, path: &Path) -> io::Result<Box<dyn Sink>>;
 
     /// Opens a file to be read from front to back.

@@ -14,7 +14,9 @@
 //! - *The disk.* A page that cannot be read, or has no room behind it, is SIGBUS when it is touched. So it is not
 //!   touched first: whole files are populated by `madvise` when they are mapped for reading, and each range before it
 //!   is stored into; both answer with an error. Room is allocated by `fallocate` before a file gets its name, never
-//!   left sparse.
+//!   left sparse. What remains: memory may run short after a sealed file was populated, the system drops clean pages of
+//!   it, and a disk that has begun to fail meanwhile cannot bring one back. Touching it then is SIGBUS: the process dies
+//!   as it would of any fatal disk error, and loses nothing that was acknowledged.
 //!
 //! **Costs.** A small sync is cheap only while the page cache holds the segment in small pieces: each sync writes whole
 //! pieces. `fallocate` leaves no page at all in the cache. Filling with zeros by `write`, reading the empty rest of a
@@ -23,6 +25,11 @@
 //! a block that was only allocated takes a journal commit, to note that the block holds data now. [`Disk::prefill`]
 //! takes these costs ahead of the writer, in the background: it brings the pages in, one by one, and writes their zeros
 //! out. Syncs of 4 KiB and 64 KiB then take little more than half of the time; every byte of the log is written twice.
+//!
+//! **Copy on write.** A file system that never overwrites a block in place (btrfs, ZFS, bcachefs) keeps `fallocate`'s
+//! promise for the first write of each block only, and prefilling is that first write. There a full disk shows when a
+//! range is about to be stored into, or in a sync that fails and ends the log; nothing acknowledged is lost, but the clear
+//! error before anything is at risk needs a file system that overwrites: ext4, xfs, tmpfs.
 //!
 //! **Watched.** Miri cannot map files. In its place `valgrind` watches every access while this crate's tests run, which
 //! finds a use of memory that was unmapped, or never mapped (`.ci/run` does this each time; a few seconds):
@@ -165,7 +172,7 @@ fn allocate(file: &File, len_bytes: u64) -> io::Result<()> {
             Err(Errno::OPNOTSUPP) => {
                 return Err(io::Error::new(
                     io::ErrorKind::Unsupported,
-                    "this file system cannot allocate space ahead (fallocate); use ext4, xfs, btrfs or tmpfs",
+                    "this file system cannot allocate space ahead (fallocate); use ext4, xfs or tmpfs",
                 ))
             }
             other => return Ok(other?),
@@ -283,7 +290,7 @@ impl Disk for OsDisk {
     }
 
     fn create_stream(&self, path: &Path) -> io::Result<Box<dyn Sink>> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        let file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
         Ok(Box::new(Stream(file)))
     }
 

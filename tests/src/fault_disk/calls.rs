@@ -173,6 +173,9 @@ impl Disk for FaultDisk {
         if let Some(fault) = state.begin(|_| Call::CreateStream(name_of(path))) {
             return Err(fault.error());
         }
+        if state.live.contains_key(&name_of(path)) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
         let id = state.files.len();
         state.files.push(Content::default());
         state.live.insert(name_of(path), id);
