@@ -76,7 +76,7 @@ fn check(workload: &Workload, moment: &Moment, image: &Image, count: &mut Count,
     drop(log);
     let (_, recovered, _) = workload.open(&disk.after_power_failure()).expect("and can be opened again");
     assert_eq!((recovered.hard_state, recovered.torn.as_ref()), (state, None));
-    assert_eq!(recovered.entries(last), [entry]);
+    assert_eq!(recovered.entries(last).expect("what follows"), [entry]);
 }
 
 /// The moments of a whole run.

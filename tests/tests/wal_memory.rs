@@ -81,7 +81,7 @@ fn recovery_takes_no_more_than_twice_the_log() {
         let (log, recovered) = Wal::open(dir.path(), Options { segment_bytes: 16 * MIB }, b"").expect("the log");
         let used = peak_bytes() - before;
         assert_eq!(log.last_index(), count);
-        assert_eq!(recovered.entries(0).len() as u64, count);
+        assert_eq!(recovered.held_entries().len() as u64, count);
         println!(
             "wal recovery memory: log of {:.0} MiB, entries of {entry_bytes} bytes: {:.0} MiB at most, {:.2} of the log",
             in_mib(log_bytes),

@@ -132,7 +132,7 @@ fn a_process_that_is_killed_loses_nothing_it_acknowledged() {
         assert!(last <= acknowledged + 6, "kill {kill}: {last} were never appended");
         let after = recovered.snapshots.last().map_or(0, |snapshot| snapshot.index);
         let expected = |index| entry(index, if large { LARGE_BATCH_BYTES } else { bytes_of(index) });
-        let entries = recovered.entries(after);
+        let entries = recovered.entries(after).expect("they go on from the snapshot");
         assert_eq!(entries.len() as u64, last - after, "kill {kill}");
         assert!(
             (after + 1..).zip(entries).all(|(index, found)| *found == expected(index)),
@@ -171,7 +171,7 @@ fn fill(dir: &Path) {
     state = state_only;
     drop(log);
     let (mut log, recovered) = Wal::open(dir, options, b"full").expect("a full disk is no damage");
-    assert_eq!(recovered.entries(0).len() as u64, last);
+    assert_eq!(recovered.held_entries().len() as u64, last);
     // Once there is room, it goes on.
     let again = log.save(Some(&state), &[entry(last + 1, 5000)]).expect_err("still full");
     assert!(matches!(again, WalError::NoSpace { .. }), "{again}");

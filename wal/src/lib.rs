@@ -17,7 +17,7 @@
 //! drop(log);
 //!
 //! let (_log, recovered) = wal::Wal::open(dir.path(), options, b"node 1")?;
-//! assert_eq!(recovered.entries(0)[0].data, "x = 1");
+//! assert_eq!(recovered.entries(0)?[0].data, "x = 1");
 //! assert_eq!(recovered.hard_state.commit, 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -92,16 +92,32 @@ pub struct Recovered {
     /// snapshot.
     pub first_index: u64,
     entries: Vec<Entry>,
+    /// For messages.
+    dir: PathBuf,
     /// What was cut from the end, because a crash left it half written.
     pub torn: Option<Torn>,
 }
 
 impl Recovered {
-    /// The entries after an index, in order and without gaps. Ask with the index of the snapshot that was chosen, or 0.
-    pub fn entries(&self, after_index: u64) -> &[Entry] {
-        let first = self.first_index;
-        let skip = usize::try_from(after_index.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
-        self.entries.get(skip..).unwrap_or_default()
+    /// The entries after an index, in order and without gaps: all that follow it. Ask with the index of the snapshot that
+    /// was chosen, or 0. An error if the very next one is not held, or if the log does not reach the index: the entries
+    /// then do not go on from there, and whoever took them for doing so would leave some out.
+    pub fn entries(&self, after_index: u64) -> Result<&[Entry], WalError> {
+        let skip = after_index.checked_add(1).and_then(|next| next.checked_sub(self.first_index));
+        let rest = skip.and_then(|skip| self.entries.get(usize::try_from(skip).ok()?..));
+        rest.ok_or_else(|| {
+            let last = self.first_index.saturating_sub(1).saturating_add(self.entries.len() as u64);
+            let what = format!(
+                "what follows entry {after_index} was asked for, but it begins with entry {} and ends with entry {last}",
+                self.first_index
+            );
+            WalError::Missing { dir: self.dir.clone(), what }
+        })
+    }
+
+    /// All entries that are held, from `first_index` on, whatever goes before them.
+    pub fn held_entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// Whether a snapshot is needed to make sense of the entries: the log does not begin at entry 1 (any more).

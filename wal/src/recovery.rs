@@ -33,7 +33,9 @@ use crate::format::{
     FLAG_SEALED, FORMAT_VERSION, SEGMENT_HEADER_BYTES,
 };
 use crate::state::{Read, Replay};
-use crate::verdict::{judge, Ahead, Head, Name, Observation, Reason, Role, Stop, Verdict};
+use crate::verdict::{
+    admit, judge, Ahead, Head, Holds, Membership, Name, Observation, Place, Reason, Role, Stop, Verdict,
+};
 use crate::Torn;
 
 /// A file of the log directory.
@@ -107,9 +109,8 @@ struct Chain {
     checksum: u32,
 }
 
-/// Reads a whole log. `dir` is for messages only.
-pub(crate) fn recover(dir: &Path, images: &[Image]) -> Result<Outcome, WalError> {
-    let (published, mut prepared) = sort_by_name(dir, images)?;
+/// Reads a whole log. `dir` is for messages only; `progress` is told how many bytes are done.
+pub(crate) fn recover(dir: &Path, images: &[Image], progress: &mut dyn FnMut(u64)) -> Result<Outcome, WalError> {
     let mut outcome = Outcome {
         identity: 0,
         replay: Replay::new(0),
@@ -118,164 +119,168 @@ pub(crate) fn recover(dir: &Path, images: &[Image]) -> Result<Outcome, WalError>
         discard: Vec::new(),
         torn: None,
     };
-    if published.is_empty() {
-        // Creation gives the first segment its final name before it reports success.
-        if let Some((sequence, image)) = prepared.iter().find(|(sequence, _)| *sequence > 0) {
-            let what = format!("{} is there, but no segment before {sequence}", image.name);
-            return Err(WalError::Missing { dir: dir.into(), what });
-        }
-        outcome.discard = prepared.iter().map(|(_, image)| image.name.clone()).collect();
-        return Ok(outcome);
-    }
-    let mut sound = Vec::new();
-    for (sequence, first_index, image) in &published {
-        let expected = (*sequence, Some(*first_index), sound.first().map(|first: &Sound<'_>| first.header.identity));
-        match read_head(image, Name::Published, expected) {
-            Ok(segment) => sound.push(segment),
-            Err(head) => return Err(refuse_head(dir, image, head, Name::Published, Ahead::Nothing)),
-        }
-    }
-    let (identity, published_last) = sound.last().map_or((0, 0), |last| (last.header.identity, last.header.sequence));
-    outcome.identity = identity;
-    prepared.sort_by_key(|(sequence, _)| *sequence);
-    let mut last = published_last;
-    for (sequence, image) in prepared {
-        if sequence <= published_last {
-            // Another file has its place. It may go if it holds nothing.
-            match adopt(dir, image, sequence, identity, &mut None) {
-                Ok(None) => outcome.discard.push(image.name.clone()),
-                Ok(Some(_)) | Err(_) => {
-                    let what = format!("{} is not empty, but segment {sequence} has its final name", image.name);
-                    return Err(WalError::Missing { dir: dir.into(), what });
+    let mut sound: Vec<Sound<'_>> = Vec::new();
+    for file in sort_by_name(dir, images)? {
+        let place = match sound.last().map(|last| last.header.sequence) {
+            None if file.name == Name::Published || file.sequence == 0 => Place::First,
+            None => Place::Apart,
+            Some(last) if file.sequence <= last => Place::Passed,
+            Some(last) if file.sequence - last == 1 => Place::Next,
+            Some(_) => Place::Apart,
+        };
+        let identity = sound.first().map(|first| first.header.identity);
+        let found = match file.name {
+            Name::Published => read_published(dir, &file, identity).map(Some),
+            Name::Prepared => adopt(dir, &file, identity),
+        };
+        let holds = match &found {
+            Ok(Some(segment)) if file.name == Name::Prepared && place == Place::First => holds_more(segment),
+            Ok(Some(_)) => Holds::Begun,
+            Ok(None) => Holds::Nothing,
+            Err(_) => Holds::Unclear,
+        };
+        let missing = |what| Err(WalError::Missing { dir: dir.into(), what });
+        let (name, sequence) = (&file.image.name, file.sequence);
+        match (admit(file.name, place, holds), found) {
+            (Membership::Joins, Ok(Some(segment))) => sound.push(segment),
+            (Membership::Goes, _) => {
+                let used = file.image.bytes.len() - trailing_zeros(&file.image.bytes);
+                if used > 0 && place == Place::Next {
+                    let file = dir.join(name);
+                    outcome.torn = Some(Torn { file, offset: 0, len_bytes: used as u64 });
                 }
+                outcome.discard.push(name.clone());
             }
-            continue;
-        }
-        if sequence > last.saturating_add(1) {
-            let what = format!("{} is there, but segment {} is not", image.name, sequence - 1);
-            return Err(WalError::Missing { dir: dir.into(), what });
-        }
-        match adopt(dir, image, sequence, identity, &mut outcome.torn)? {
-            Some(segment) => {
-                sound.push(segment);
-                last = sequence;
+            (Membership::Gap, _) => {
+                return missing(format!("{name} is there, but segment {} is not", sequence.saturating_sub(1)));
             }
-            None => outcome.discard.push(image.name.clone()),
+            (Membership::Doubled, _) => {
+                return missing(format!("{name} is not empty, but another file has the place of segment {sequence}"));
+            }
+            (Membership::NameLost, _) => {
+                return missing(format!(
+                    "{name} holds more than the beginning of a log, and has lost its final name ({})",
+                    format::segment_name(0, 1)
+                ));
+            }
+            (Membership::Unreadable, Err(error)) => return Err(error),
+            (Membership::Unreadable | Membership::Joins, _) => {
+                return Err(refusal(dir, file.image, Reason::Impossible, 0, ""));
+            }
         }
     }
-    read_segments(dir, &sound, &mut outcome)?;
+    if let Some(first) = sound.first() {
+        outcome.identity = first.header.identity;
+        read_segments(dir, &sound, &mut outcome, progress)?;
+    }
     Ok(outcome)
 }
 
-type Published<'a> = Vec<(u64, u64, &'a Image)>;
-type Prepared<'a> = Vec<(u64, &'a Image)>;
+/// A file whose name is that of a segment.
+struct Named<'a> {
+    name: Name,
+    sequence: u64,
+    /// Of a published one.
+    first_index: Option<u64>,
+    image: &'a Image,
+}
 
-/// Published segments in order and without gaps, and the prepared ones.
-fn sort_by_name<'a>(dir: &Path, images: &'a [Image]) -> Result<(Published<'a>, Prepared<'a>), WalError> {
-    let (mut published, mut prepared) = (Vec::new(), Vec::new());
+/// The published segments in order, then the prepared ones.
+fn sort_by_name<'a>(dir: &Path, images: &'a [Image]) -> Result<Vec<Named<'a>>, WalError> {
+    let mut files = Vec::new();
     for image in images {
         if let Some((sequence, first_index)) = format::parse_segment_name(&image.name) {
-            published.push((sequence, first_index, image));
+            files.push(Named { name: Name::Published, sequence, first_index: Some(first_index), image });
         } else if let Some(sequence) = format::parse_prepared_name(&image.name) {
-            prepared.push((sequence, image));
+            files.push(Named { name: Name::Prepared, sequence, first_index: None, image });
         } else if image.name.ends_with(".wal") {
             let what = "its name is not that of a segment (sequence-index.wal, 16 hexadecimal digits each)".into();
             return Err(WalError::Damaged { file: dir.join(&image.name), offset: 0, what });
         }
     }
-    published.sort_by_key(|(sequence, ..)| *sequence);
-    for (before, after) in published.iter().zip(published.iter().skip(1)) {
-        if before.0.checked_add(1) != Some(after.0) {
-            let what = format!("{} is followed by {}", before.2.name, after.2.name);
-            return Err(WalError::Missing { dir: dir.into(), what });
-        }
-    }
-    Ok((published, prepared))
+    files.sort_by_key(|file| (file.name == Name::Prepared, file.sequence, file.first_index));
+    Ok(files)
 }
 
-/// Sequence, first index if the name has it, identity if it is known.
-type Expected = (u64, Option<u64>, Option<u64>);
-
-fn read_head(image: &Image, name: Name, expected: Expected) -> Result<Sound<'_>, (Head, u32)> {
+/// The sound header of a file that is where it should be; otherwise what is the matter, and the version that it states.
+fn read_head<'a>(file: &Named<'a>, identity: Option<u64>) -> Result<Sound<'a>, (Head, u32)> {
+    let image = file.image;
     let (header, checksum) = SegmentHeader::decode(&image.bytes).map_err(|fault| match fault {
         HeaderFault::Blank => (Head::Blank, 0),
         HeaderFault::Broken => (Head::Broken, 0),
         HeaderFault::OtherVersion(version) => (Head::OtherVersion, version),
     })?;
-    let (sequence, first_index, identity) = expected;
-    let in_place = header.sequence == sequence
-        && first_index.is_none_or(|index| index == header.first_index)
+    let in_place = header.sequence == file.sequence
+        && file.first_index.is_none_or(|index| index == header.first_index)
         && identity.is_none_or(|identity| identity == header.identity)
         && header.file_bytes == image.bytes.len() as u64
         && header.first_index > 0;
     if !in_place {
         return Err((Head::Misplaced, 0));
     }
-    Ok(Sound { image, name, header, checksum, seed: Seed::new(header.identity, header.sequence) })
+    let seed = Seed::new(header.identity, header.sequence);
+    Ok(Sound { image, name: file.name, header, checksum, seed })
 }
 
-fn refuse_head(dir: &Path, image: &Image, (head, version): (Head, u32), name: Name, ahead: Ahead) -> WalError {
-    let seen = Observation {
-        name,
-        head,
-        role: Role::Last,
-        at_first_batch: true,
-        stop: Stop::Broken,
-        ahead,
-        reaches_commit: true,
-    };
-    let reason = match judge(&seen) {
-        Verdict::Refuse(reason) => reason,
-        _ => Reason::Impossible,
-    };
-    refusal(dir, image, reason, 0, &version.to_string())
+/// What is seen of a segment that cannot be read beyond its header.
+fn at_the_beginning(name: Name, head: Head, ahead: Ahead) -> Observation {
+    let (role, stop) = (Role::Last, Stop::Broken);
+    Observation { name, head, role, at_first_batch: true, stop, ahead, reaches_commit: true }
 }
 
-/// A prepared segment that has begun joins the log; one that has not (`None`) may be removed.
-fn adopt<'a>(
-    dir: &Path,
-    image: &'a Image,
-    sequence: u64,
-    identity: u64,
-    torn: &mut Option<Torn>,
-) -> Result<Option<Sound<'a>>, WalError> {
-    let seed = Seed::new(identity, sequence);
-    let (head, at) = match read_head(image, Name::Prepared, (sequence, None, Some(identity))) {
+fn read_published<'a>(dir: &Path, file: &Named<'a>, identity: Option<u64>) -> Result<Sound<'a>, WalError> {
+    read_head(file, identity).map_err(|(head, version)| {
+        let reason = match judge(&at_the_beginning(file.name, head, Ahead::Nothing)) {
+            Verdict::Refuse(reason) => reason,
+            _ => Reason::Impossible,
+        };
+        refusal(dir, file.image, reason, 0, &version.to_string())
+    })
+}
+
+/// A prepared segment that has begun; `None`: it holds nothing that was acknowledged.
+fn adopt<'a>(dir: &Path, file: &Named<'a>, identity: Option<u64>) -> Result<Option<Sound<'a>>, WalError> {
+    let image = file.image;
+    let (head, version, seed, at) = match read_head(file, identity) {
         Ok(segment) => {
-            let first = BatchHeader::decode(&image.bytes, SEGMENT_HEADER_BYTES, seed);
+            let first = BatchHeader::decode(&image.bytes, SEGMENT_HEADER_BYTES, segment.seed);
             let mut records = Vec::new();
-            match first.map(|first| (first, format::read_records(&image.bytes, &first, seed, &mut records))) {
+            match first.map(|first| (first, format::read_records(&image.bytes, &first, segment.seed, &mut records))) {
                 // Whether it makes sense is found out when it is read in its turn.
                 Some((first, Ok(true) | Err(_))) if !first.is_mark() => return Ok(Some(segment)),
-                _ => ((Head::Sound, 0), SEGMENT_HEADER_BYTES),
+                _ => (Head::Sound, 0, segment.seed, SEGMENT_HEADER_BYTES),
             }
         }
-        Err(fault) => (fault, 0),
+        Err((head, version)) => (head, version, Seed::new(identity.unwrap_or(0), file.sequence), 0),
     };
-    let (ahead, debris_end) = look_ahead(&image.bytes, at, seed);
-    let seen = Observation {
-        name: Name::Prepared,
-        head: head.0,
-        role: Role::Last,
-        at_first_batch: true,
-        stop: Stop::Broken,
-        ahead,
-        reaches_commit: true,
-    };
-    match judge(&seen) {
-        Verdict::Discard => {
-            if debris_end > 0 {
-                *torn = Some(Torn { file: dir.join(&image.name), offset: 0, len_bytes: debris_end as u64 });
-            }
-            Ok(None)
-        }
-        Verdict::Refuse(reason) => Err(refusal(dir, image, reason, at, &head.1.to_string())),
+    let (ahead, _) = look_ahead(&image.bytes, at, seed);
+    match judge(&at_the_beginning(Name::Prepared, head, ahead)) {
+        Verdict::Discard => Ok(None),
+        Verdict::Refuse(reason) => Err(refusal(dir, image, reason, at, &version.to_string())),
         Verdict::Live | Verdict::CutTail | Verdict::Sealed => Err(refusal(dir, image, Reason::Impossible, at, "")),
     }
 }
 
-fn read_segments(dir: &Path, sound: &[Sound<'_>], outcome: &mut Outcome) -> Result<(), WalError> {
+/// Of the very first segment under its temporary name: a crash while the log was being created leaves its first batch
+/// and nothing else.
+fn holds_more(segment: &Sound<'_>) -> Holds {
+    let bytes = &segment.image.bytes;
+    let first = BatchHeader::decode(bytes, SEGMENT_HEADER_BYTES, segment.seed);
+    let end = first.and_then(|first| first.end(bytes.len())).unwrap_or(SEGMENT_HEADER_BYTES);
+    match format::is_zero(bytes.get(end..).unwrap_or_default()) {
+        true => Holds::Nothing,
+        false => Holds::Begun,
+    }
+}
+
+fn read_segments(
+    dir: &Path,
+    sound: &[Sound<'_>],
+    outcome: &mut Outcome,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), WalError> {
     let mut records = Vec::new();
+    let mut done_bytes = 0;
     let first_index = sound.first().map_or(1, |segment| segment.header.first_index);
     outcome.replay = Replay::new(first_index - 1);
     let mut before: Option<(u64, usize, u32)> = None;
@@ -330,6 +335,8 @@ fn read_segments(dir: &Path, sound: &[Sound<'_>], outcome: &mut Outcome) -> Resu
             max_index: walk.max_index,
         });
         before = Some((segment.header.sequence, walk.offset, walk.checksum));
+        done_bytes += segment.image.bytes.len() as u64;
+        progress(done_bytes);
     }
     let state = &mut outcome.replay.state;
     let base = state.base.index;

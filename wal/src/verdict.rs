@@ -1,8 +1,10 @@
-//! The table of verdicts: what can be observed about a segment, and what follows from it.
+//! The tables of verdicts: what can be observed, and what follows from it.
 //!
-//! For each of the possible combinations there is exactly one verdict; the compiler checks that none is missing, and a
-//! test enumerates them all and holds them against the proofs that [`mod@crate::recovery`] names. Nothing else in the
-//! crate decides to cut, to drop or to refuse.
+//! [`admit`] says of each file whether it belongs to the log, by its name, its place among the others and whether it was
+//! ever begun; [`judge`] says how a segment that belongs to it ends. For each of the possible combinations there is exactly
+//! one verdict; the compiler checks that none is missing, and tests enumerate them all: the second table against the proofs
+//! that [`mod@crate::recovery`] names, the first one in `tests/file_sets.rs` with every set of files that a few segments can
+//! leave. Nothing else in the crate decides to cut, to drop or to refuse.
 
 /// How the file is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,6 +13,64 @@ pub(crate) enum Name {
     Published,
     /// `.next`: prepared, perhaps begun.
     Prepared,
+}
+
+/// Where a file stands among those that were admitted before it: all published ones in order, then the prepared ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// There is none before it.
+    First,
+    /// It has the next sequence.
+    Next,
+    /// The log has gone past its sequence.
+    Passed,
+    /// Sequences are missing before it.
+    Apart,
+}
+
+/// What is in a file, as far as that bears on whether it belongs to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Holds {
+    /// A sound header, and of a prepared one a first batch; of the very first one more than that.
+    Begun,
+    /// Nothing that was ever acknowledged.
+    Nothing,
+    /// Neither is certain: [`judge`] refuses it.
+    Unclear,
+}
+
+/// Whether a file belongs to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Membership {
+    /// It does.
+    Joins,
+    /// It may be removed.
+    Goes,
+    /// It must, but it cannot be read.
+    Unreadable,
+    /// Leave everything as it is: files before it are missing.
+    Gap,
+    /// Leave everything as it is: another file has its place.
+    Doubled,
+    /// Leave everything as it is: the only file, in use, and its final name is gone.
+    NameLost,
+}
+
+/// The table of files. Total, like [`judge`].
+pub(crate) fn admit(name: Name, place: Place, holds: Holds) -> Membership {
+    match (place, name, holds) {
+        (Place::Apart, _, _) => Membership::Gap,
+        (Place::Passed, Name::Prepared, Holds::Nothing) => Membership::Goes,
+        (Place::Passed, _, _) => Membership::Doubled,
+        // Creation gives the first segment its final name before it reports success.
+        (Place::First, Name::Prepared, Holds::Nothing) => Membership::Goes,
+        (Place::First, Name::Prepared, Holds::Begun) => Membership::NameLost,
+        (Place::Next, Name::Prepared, Holds::Nothing) => Membership::Goes,
+        (Place::First | Place::Next, Name::Published, Holds::Nothing) => Membership::Unreadable,
+        (Place::First | Place::Next, _, Holds::Unclear) => Membership::Unreadable,
+        (Place::First | Place::Next, Name::Published, Holds::Begun) => Membership::Joins,
+        (Place::Next, Name::Prepared, Holds::Begun) => Membership::Joins,
+    }
 }
 
 /// What the segment header turned out to be.

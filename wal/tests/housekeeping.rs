@@ -131,7 +131,7 @@ fn no_segment_begins_before_the_one_before_it_has_its_final_name() {
     }
     assert!(!disk.too_early.load(Ordering::Relaxed));
     drop(log);
-    assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.entries(0).len(), 3);
+    assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.held_entries().len(), 3);
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn a_housekeeper_that_died_ends_the_log() {
     assert!(error.is_fatal() && error.to_string().contains("housekeeper"), "{error}");
     assert!(matches!(log.save(None, &[entry(2, 10)]), Err(WalError::Poisoned { .. })));
     drop(log);
-    assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.entries(0), [entry(1, 10_000)]);
+    assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.held_entries(), [entry(1, 10_000)]);
 }
 
 #[test]
@@ -158,15 +158,15 @@ fn any_number_of_begun_segments_at_the_end_is_found_and_named() {
         for path in &files[files.len() - count..] {
             fs::rename(path, unnamed(path)).unwrap();
         }
-        let held = Held::open(dir.path()).unwrap();
-        assert!(plan_repair(&held).unwrap().is_none(), "{count}: nothing is wrong");
+        let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+        assert!(plan_repair(&held, &mut |_| {}).unwrap().is_none(), "{count}: nothing is wrong");
         drop(held);
         let (mut log, recovered) = Wal::open(dir.path(), SMALL, b"names").unwrap();
-        assert_eq!(recovered.entries(0), (1..=8).map(|index| entry(index, 3500)).collect::<Vec<_>>());
+        assert_eq!(recovered.held_entries(), (1..=8).map(|index| entry(index, 3500)).collect::<Vec<_>>());
         assert_eq!(with_end(dir.path(), "wal"), files, "{count}: all have their names");
         log.save(None, &[entry(9, 3500)]).unwrap();
         drop(log);
-        assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.entries(0).len(), 9);
+        assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.held_entries().len(), 9);
     }
 }
 
@@ -181,13 +181,13 @@ fn a_hole_among_begun_segments_is_noticed_and_a_repair_takes_only_what_is_behind
     fs::remove_file(unnamed(&files[last - 1])).unwrap();
     let refused = Wal::open(dir.path(), SMALL, b"names").unwrap_err();
     assert!(matches!(refused, WalError::Missing { .. }), "{refused}");
-    let held = Held::open(dir.path()).unwrap();
-    let plan = plan_repair(&held).unwrap().unwrap();
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    let plan = plan_repair(&held, &mut |_| {}).unwrap().unwrap();
     assert_eq!(plan.set_aside, [unnamed(&files[last]).file_name().unwrap().to_str().unwrap()]);
     plan.apply(held).unwrap();
     drop(plan);
     let (_log, recovered) = Wal::open(dir.path(), SMALL, b"names").unwrap();
-    assert_eq!(recovered.entries(0).len(), 6);
+    assert_eq!(recovered.held_entries().len(), 6);
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn a_begun_segment_whose_place_is_taken_is_not_removed() {
     assert!(copy.exists());
     fs::remove_file(&copy).unwrap();
     let (_log, recovered) = Wal::open(dir.path(), SMALL, b"names").unwrap();
-    assert_eq!(recovered.entries(0).len(), 8);
+    assert_eq!(recovered.held_entries().len(), 8);
     assert!(!empty.exists());
 }
 

@@ -136,9 +136,9 @@ proptest! {
             prop_assert!(recovered.first_index <= after + 1);
             // Entries that a snapshot covers may be purged; all later ones are there.
             let skip = after.saturating_sub(model.base) as usize;
-            prop_assert_eq!(recovered.entries(after), &model.entries[skip..]);
+            prop_assert_eq!(recovered.entries(after).unwrap(), &model.entries[skip..]);
             let held = (recovered.first_index - 1).saturating_sub(model.base) as usize;
-            prop_assert_eq!(recovered.entries(0), &model.entries[held..]);
+            prop_assert_eq!(recovered.held_entries(), &model.entries[held..]);
         }
     }
 }

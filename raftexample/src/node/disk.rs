@@ -75,11 +75,15 @@ impl Disk {
             );
         }
         let metadata = snapshot.as_ref().map(SnapshotReader::metadata);
-        let entries = recovered.entries(metadata.map_or(0, |metadata| metadata.index));
-        let assembled = assemble(metadata, recovered.hard_state, recovered.first_index, entries);
-        let (storage, empty) = assembled.map_err(|reason| {
+        let misfit = |reason: &dyn fmt::Display| {
             StorageFailed(format!("the data in {} does not fit together: {reason}", dir.display()))
+        };
+        let after = metadata.map_or(0, |metadata| metadata.index);
+        let entries = recovered.entries(after).map_err(|error| match metadata {
+            None => misfit(&format_args!("there is no usable snapshot, and {error}")),
+            Some(_) => misfit(&error),
         })?;
+        let (storage, empty) = assemble(metadata, recovered.hard_state, entries).map_err(|reason| misfit(&reason))?;
         Ok((Disk { wal, snapshots, kept }, State { storage, snapshot, empty }))
     }
 
@@ -128,24 +132,15 @@ fn fail(error: &dyn fmt::Display) -> StorageFailed {
     StorageFailed(error.to_string())
 }
 
-/// Puts the pieces together for Raft: the snapshot, the entries that follow it, and a hard state that fits both. `first`
-/// is where the log begins, whether or not an entry is there. Also says whether there is nothing at all.
+/// Puts the pieces together for Raft: the snapshot, the entries that follow it, and a hard state that fits both. Also
+/// says whether there is nothing at all.
 fn assemble(
     snapshot: Option<&SnapshotMetadata>,
     mut hard_state: HardState,
-    first: u64,
     entries: &[Entry],
 ) -> Result<(MemoryStorage, bool), String> {
     let mut storage = MemoryStorage::new();
     let (index, term) = snapshot.map_or((0, 0), |metadata| (metadata.index, metadata.term));
-    let first = entries.first().map_or(first, |entry| entry.index.max(first));
-    if first > index + 1 {
-        let found = match index {
-            0 => "there is no usable snapshot".to_string(),
-            _ => format!("the newest usable snapshot ends at entry {index}"),
-        };
-        return Err(format!("{found}, but the log begins at entry {first}"));
-    }
     let last = entries.last().map_or(index, |entry| entry.index);
     if hard_state.commit > last {
         return Err(format!("the log ends at {last}, but entries up to {} were committed", hard_state.commit));
@@ -196,27 +191,26 @@ mod tests {
 
     #[test]
     fn pieces_that_fit_are_put_together() {
-        let (_, empty) = assemble(None, HardState::default(), 1, &[]).unwrap();
+        let (_, empty) = assemble(None, HardState::default(), &[]).unwrap();
         assert!(empty);
-        let (storage, empty) = assemble(None, hard_state(1), 1, &[entry(1), entry(2)]).unwrap();
+        let (storage, empty) = assemble(None, hard_state(1), &[entry(1), entry(2)]).unwrap();
         assert!(!empty);
         assert_eq!(storage.last_index(), Ok(2));
-        let (storage, _) = assemble(Some(&snapshot(5)), hard_state(6), 3, &[entry(6)]).unwrap();
+        let (storage, _) = assemble(Some(&snapshot(5)), hard_state(6), &[entry(6)]).unwrap();
         assert_eq!((storage.first_index(), storage.last_index()), (Ok(6), Ok(6)));
         assert_eq!(storage.initial_state().unwrap().0, hard_state(6));
     }
 
     #[test]
     fn pieces_that_do_not_fit_are_refused() {
-        assert!(assemble(None, hard_state(0), 3, &[entry(3)]).is_err(), "the snapshot before 3 is missing");
-        assert!(assemble(Some(&snapshot(5)), hard_state(5), 7, &[entry(7)]).is_err(), "6 is missing");
-        assert!(assemble(None, hard_state(3), 1, &[entry(1), entry(2)]).is_err(), "a committed entry is missing");
-        assert!(assemble(Some(&snapshot(5)), hard_state(5), 9, &[]).is_err(), "the snapshot of 8 is missing");
+        assert!(assemble(None, hard_state(0), &[entry(3)]).is_err(), "the snapshot before 3 is missing");
+        assert!(assemble(Some(&snapshot(5)), hard_state(5), &[entry(7)]).is_err(), "6 is missing");
+        assert!(assemble(None, hard_state(3), &[entry(1), entry(2)]).is_err(), "a committed entry is missing");
     }
 
     #[test]
     fn a_crash_between_a_snapshot_and_its_hard_state_does_no_harm() {
-        let (storage, _) = assemble(Some(&snapshot(5)), HardState { term: 1, vote: 3, commit: 2 }, 6, &[]).unwrap();
+        let (storage, _) = assemble(Some(&snapshot(5)), HardState { term: 1, vote: 3, commit: 2 }, &[]).unwrap();
         assert_eq!(storage.initial_state().unwrap().0, HardState { term: 2, vote: 0, commit: 5 });
     }
 
@@ -289,6 +283,23 @@ mod tests {
         let (_disk, state) = open().unwrap();
         assert_eq!(found(&state), Some(snapshot(10)));
         assert_eq!((state.storage.first_index(), state.storage.last_index()), (Ok(11), Ok(20)));
+    }
+
+    #[test]
+    fn a_log_whose_beginning_is_gone_with_its_snapshots_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Disk::open(dir.path(), 1, 0x1000, 4096);
+        let (mut disk, _) = open().unwrap();
+        for index in 1..=6 {
+            disk.save(Some(&hard_state(index)), &[Entry { data: vec![7; 3000].into(), ..entry(index) }]).unwrap();
+            save_snapshot(&mut disk, index);
+            disk.purge().unwrap();
+        }
+        drop(disk);
+        std::fs::remove_dir_all(dir.path().join("snap")).unwrap();
+        let error = open().err().unwrap().to_string();
+        assert!(error.contains("there is no usable snapshot, and the log in"), "{error}");
+        assert_eq!(error.lines().count(), 1);
     }
 
     #[test]
