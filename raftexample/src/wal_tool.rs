@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use serde_json::{json, Value};
-use wal::format::RecordKind;
+use wal::format::RecordId;
 use wal::tool::{damaged_record, plan_repair, verify, walk, Held, Item};
 use wal::{Recovered, WalError};
 
@@ -117,7 +117,7 @@ fn describe_damage(held: &Held, error: &WalError) -> String {
     }
 }
 
-fn name_of((kind, term, index): (RecordKind, u64, u64)) -> String {
+fn name_of((kind, term, index): RecordId) -> String {
     format!("{} index {index} term {term}", kind.name())
 }
 

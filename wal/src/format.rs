@@ -151,6 +151,9 @@ pub(crate) const SNAPSHOT_RESET: i32 = 1;
 /// Detail of a snapshot record: repeated from an earlier segment.
 pub(crate) const SNAPSHOT_REPEATED: i32 = 2;
 
+/// What a record is, without what it carries: kind, term, index.
+pub type RecordId = (RecordKind, u64, u64);
+
 /// A record on its way to the disk.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
@@ -451,12 +454,12 @@ pub(crate) fn read_records(
 }
 
 /// Of a batch that [`read_records`] found unreadable behind `good`: where the first record that is not what was written
-/// begins, and what it was (kind, term, index) if the batch's header still vouches for that, through the spine.
+/// begins, and what it was if the batch's header still vouches for that, through the spine.
 pub(crate) fn first_bad_record(
     segment: &[u8],
     header: &BatchHeader,
     good: &[RecordView],
-) -> Option<(usize, Option<(RecordKind, u64, u64)>)> {
+) -> Option<(usize, Option<RecordId>)> {
     let end = header.end(segment.len())?;
     let begin = header.offset + BATCH_HEADER_BYTES;
     let bad = good.last().map_or(begin, |last| last.offset + record_bytes(last.payload.len()));

@@ -16,7 +16,9 @@ use bytes::Bytes;
 
 use crate::disk::Disk;
 use crate::error::WalError;
-use crate::format::{self, BatchHeader, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::format::{
+    self, BatchHeader, RecordId, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+};
 use crate::images::recover_showing;
 use crate::recovery::{self, Image};
 use crate::{OsDisk, Recovered};
@@ -61,8 +63,8 @@ pub enum Item {
     BadRecord {
         /// Where (bytes from the start of the file).
         offset: u64,
-        /// Its kind, term and index, if the batch's header vouches for them: then its payload is what is damaged.
-        known: Option<(RecordKind, u64, u64)>,
+        /// What it was, if the batch's header vouches for that: then its payload is what is damaged.
+        known: Option<RecordId>,
     },
     /// Bytes that are no batch, though not all zero.
     Unreadable {
@@ -180,8 +182,8 @@ pub fn verify(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Recovered, W
     recover_showing(&held.dir, &held.images, progress)
 }
 
-/// What is known of the record that is the damage which [`verify`] has named: its kind, term and index.
-pub fn damaged_record(held: &Held, error: &WalError) -> Option<(RecordKind, u64, u64)> {
+/// What is known of the record that is the damage which [`verify`] has named.
+pub fn damaged_record(held: &Held, error: &WalError) -> Option<RecordId> {
     let WalError::Damaged { file, offset, .. } = error else { return None };
     let image = held.images.iter().find(|image| Some(image.name.as_ref()) == file.file_name())?;
     let (header, _) = SegmentHeader::decode(&image.bytes).ok()?;
