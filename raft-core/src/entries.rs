@@ -65,6 +65,7 @@ impl DerefMut for Entries {
 }
 
 impl From<Vec<Entry>> for Entries {
+    #[inline]
     fn from(entries: Vec<Entry>) -> Self {
         Entries((!entries.is_empty()).then(|| Arc::new(entries)))
     }
@@ -83,6 +84,7 @@ impl From<&Vec<Entry>> for Entries {
 }
 
 impl From<&Entries> for Entries {
+    #[inline]
     fn from(entries: &Entries) -> Self {
         entries.clone()
     }
@@ -175,6 +177,8 @@ impl fmt::Debug for Runs {
 pub(crate) struct Runs {
     /// The index of the first entry that counts; that of the next one to come if there is none.
     start: u64,
+    /// One past the last entry's index; `start` if there is none.
+    end: u64,
     /// Each run with the index of its first entry; none is empty, and each begins where the one before it ends. The
     /// first one may begin below `start`: what is released is freed when its run is.
     runs: VecDeque<(u64, Entries)>,
@@ -183,7 +187,7 @@ pub(crate) struct Runs {
 impl Runs {
     /// No entries, the next one to come being that of index `start`.
     pub(crate) fn starting_at(start: u64) -> Self {
-        Runs { start, runs: VecDeque::new() }
+        Runs { start, end: start, runs: VecDeque::new() }
     }
 
     #[inline]
@@ -194,7 +198,7 @@ impl Runs {
     /// One past the last entry's index.
     #[inline]
     pub(crate) fn end(&self) -> u64 {
-        self.runs.back().map_or(self.start, |(first, run)| first + run.len() as u64)
+        self.end
     }
 
     #[inline]
@@ -203,7 +207,7 @@ impl Runs {
     }
 
     pub(crate) fn len(&self) -> usize {
-        (self.end() - self.start) as usize
+        (self.end - self.start) as usize
     }
 
     /// Which run holds `index`, or would if it were long enough; only for indexes not below `start`.
@@ -235,6 +239,7 @@ impl Runs {
 
     /// The entries in `[low, high)`, as many from the start as encode to `max_bytes`, but one at least. Of the range,
     /// what is not here is left out.
+    #[inline]
     pub(crate) fn slice(&self, low: u64, high: u64, max_bytes: u64) -> Entries {
         let (low, high) = (low.max(self.start), high.min(self.end()));
         if low >= high {
@@ -251,6 +256,7 @@ impl Runs {
     }
 
     /// The entries from index `low` on, as one run from now on.
+    #[inline]
     pub(crate) fn join_from(&mut self, low: u64) -> Entries {
         let joined = self.slice(low, self.end(), u64::MAX);
         if self.runs.len() > self.position(low) + 1 {
@@ -265,17 +271,28 @@ impl Runs {
     pub(crate) fn push(&mut self, entries: Entries) {
         if entries.len() <= LONGEST_RUN {
             if !entries.is_empty() {
-                self.runs.push_back((self.end(), entries));
+                self.push_run(entries);
             }
             return;
         }
         for part in entries.chunks(LONGEST_RUN) {
-            self.runs.push_back((self.end(), part.into()));
+            self.push_run(part.into());
         }
+    }
+
+    #[inline]
+    fn push_run(&mut self, run: Entries) {
+        let first = self.end;
+        self.end += run.len() as u64;
+        self.runs.push_back((first, run));
     }
 
     /// Drops the entries from index `end` on.
     pub(crate) fn truncate(&mut self, end: u64) {
+        if end >= self.end {
+            return;
+        }
+        self.end = end.max(self.start);
         while self.runs.back().is_some_and(|(first, _)| *first >= end) {
             self.runs.pop_back();
         }
@@ -296,8 +313,10 @@ impl Runs {
     }
 
     /// Drops the entries below index `start`.
+    #[inline]
     pub(crate) fn release(&mut self, start: u64) {
         self.start = self.start.max(start);
+        self.end = self.end.max(self.start);
         while self.runs.front().is_some_and(|(first, run)| first + run.len() as u64 <= start) {
             self.runs.pop_front();
         }

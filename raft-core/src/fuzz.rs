@@ -531,7 +531,7 @@ impl World {
         let actor = self.actors.get_mut(&id).expect("ids are of the pool");
         let (raft, history) = (actor.raw.raft(), &mut self.history);
         let (term, committed, applied) = (raft.term, raft.log.committed, raft.log.applied);
-        let last = raft.log.unstable.last_index().or(raft.log.storage.last_index().ok()).expect("bounds never fail");
+        let last = raft.log.last_index();
         assert!(applied <= committed && committed <= last, "{context}: node {id}: {}", raft.log);
         assert!(actor.seen.0 <= term && actor.seen.1 <= committed, "{context}: node {id}: term or commit fell");
         for (member, progress) in &raft.tracker.progress {

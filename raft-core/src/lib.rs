@@ -109,6 +109,7 @@ mod status;
 mod storage;
 pub mod testing;
 pub mod tracker;
+mod wire;
 
 pub use confchange::ConfChangeKind;
 pub use config::{is_local_thread, Config, ReadOnlyOption, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, NONE, NO_LIMIT};

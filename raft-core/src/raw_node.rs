@@ -183,7 +183,7 @@ impl<S: Storage> RawNode<S> {
     fn is_pristine(&self) -> Result<bool, Error> {
         let (hard_state, conf_state) = self.raft.log.storage.initial_state()?;
         let nothing_said = hard_state.is_empty() && conf_state == ConfState::default();
-        Ok(nothing_said && self.raft.log.last_index()? == 0)
+        Ok(nothing_said && self.raft.log.last_index() == 0)
     }
 
     /// Out of order, for good?
@@ -285,13 +285,13 @@ impl<S: Storage> RawNode<S> {
     /// # Errors
     /// [`Error::StepLocalMessage`], [`Error::StepPeerNotFound`], [`Error::Malformed`] and the dropped kinds: the message
     /// was not used, the node is fine. [`Error::is_fatal`]: stop the node.
-    pub fn step(&mut self, message: Message) -> Result<(), Error> {
+    pub fn step(&mut self, mut message: Message) -> Result<(), Error> {
         self.check()?;
-        let result = self.step_checked(message);
+        let result = self.step_checked(&mut message);
         self.guard(result)
     }
 
-    fn step_checked(&mut self, message: Message) -> Result<(), Error> {
+    fn step_checked(&mut self, message: &mut Message) -> Result<(), Error> {
         let from = message.from;
         let Some(kind) = message.kind() else {
             return Err(Error::Malformed { from, what: "its type is unknown" });
@@ -302,7 +302,7 @@ impl<S: Storage> RawNode<S> {
         if self.raft.config().async_storage_writes {
             match (kind, from) {
                 (MessageType::MsgStorageAppendResp, LOCAL_APPEND_THREAD) => return self.storage_appended(message),
-                (MessageType::MsgStorageApplyResp, LOCAL_APPLY_THREAD) => return self.storage_applied(&message),
+                (MessageType::MsgStorageApplyResp, LOCAL_APPLY_THREAD) => return self.storage_applied(message),
                 _ => {}
             }
         }
@@ -321,7 +321,7 @@ impl<S: Storage> RawNode<S> {
         if is_response(kind) && !self.raft.tracker.progress.contains_key(&from) {
             return Err(Error::StepPeerNotFound { from });
         }
-        self.raft.step(message)
+        self.raft.take_in(message)
     }
 
     /// What may arrive under the node's own name: requests that others pass on, and, with asynchronous storage writes,
@@ -337,7 +337,7 @@ impl<S: Storage> RawNode<S> {
         }
     }
 
-    fn storage_appended(&mut self, mut message: Message) -> Result<(), Error> {
+    fn storage_appended(&mut self, message: &mut Message) -> Result<(), Error> {
         if message.term > self.raft.term {
             return Err(Error::Malformed { from: message.from, what: "it reports on a term that never was" });
         }
@@ -406,6 +406,7 @@ impl<S: Storage> RawNode<S> {
     }
 
     /// Whether [`Self::ready`] would return anything.
+    #[inline]
     pub fn has_ready(&self) -> bool {
         if self.outstanding.is_some() || self.fault.is_some() {
             return false;
@@ -447,7 +448,9 @@ impl<S: Storage> RawNode<S> {
         work.hard_state = (hard_state != self.last_hard_state && !hard_state.is_empty())
             .then_some(HardState { vote: if bug!(VoteNotWritten) { NONE } else { hard_state.vote }, ..hard_state });
         work.entries = self.raft.log.unstable.next_entries();
-        work.snapshot = self.raft.log.unstable.next_snapshot().filter(|_| !bug!(SnapshotNotWritten)).cloned();
+        if let Some(snapshot) = self.raft.log.unstable.next_snapshot().filter(|_| !bug!(SnapshotNotWritten)) {
+            work.snapshot = Some(snapshot.clone());
+        }
         work.must_sync = !work.entries.is_empty()
             || hard_state.vote != self.last_hard_state.vote
             || hard_state.term != self.last_hard_state.term;
@@ -461,10 +464,8 @@ impl<S: Storage> RawNode<S> {
             self.add_storage_messages(&mut work, promises)?;
         } else {
             let append = self.append_done(work.snapshot.as_ref())?;
-            for promise in self.raft.messages_after_append.drain(..) {
-                let own = promise.to == self.raft.id;
-                if own { &mut self.to_self } else { &mut work.promises }.push(promise);
-            }
+            std::mem::swap(&mut work.promises, &mut self.raft.messages_after_append);
+            self.keep_own(&mut work.promises);
             self.outstanding = Some(Outstanding { number: work.number, append, apply });
         }
         self.last_soft_state = soft_state;
@@ -476,6 +477,18 @@ impl<S: Storage> RawNode<S> {
             self.raft.log.accept_applying(index, bytes, hands_out_unstable);
         }
         Ok(Ready { work })
+    }
+
+    /// Takes out what the node promises to itself.
+    fn keep_own(&mut self, promises: &mut Vec<Message>) {
+        let own = self.raft.id;
+        if promises.iter().all(|promise| promise.to == own) {
+            self.to_self.append(promises);
+        } else if promises.iter().any(|promise| promise.to == own) {
+            for promise in std::mem::take(promises) {
+                if promise.to == own { &mut self.to_self } else { &mut *promises }.push(promise);
+            }
+        }
     }
 
     /// What storage will be able to report once it has carried out everything up to this `Ready`. Also when this one
@@ -555,9 +568,9 @@ impl<S: Storage> RawNode<S> {
     }
 
     fn carry_out(&mut self, outstanding: Outstanding) -> Result<(), Error> {
-        for message in self.to_self.drain(..) {
+        for mut message in self.to_self.drain(..) {
             // A vote or acknowledgement to itself may have become void in the meantime, like anybody's.
-            match self.raft.step(message) {
+            match self.raft.take_in(&mut message) {
                 Err(error) if error.is_fatal() => return Err(error),
                 _ => {}
             }
@@ -581,6 +594,7 @@ impl<S: Storage> RawNode<S> {
     }
 
     /// The cheap part of [`Self::status`].
+    #[inline]
     pub fn basic_status(&self) -> BasicStatus {
         BasicStatus {
             id: self.raft.id,

@@ -116,6 +116,11 @@ impl Ready {
         self.work.messages.drain(..)
     }
 
+    /// [`Self::take_messages`] to the end of a list, all in one move.
+    pub fn append_messages_to(&mut self, outbox: &mut Vec<Message>) {
+        outbox.append(&mut self.work.messages);
+    }
+
     /// The caller's word that snapshot, hard state and entries are durable.
     pub fn persisted(self) -> Persisted {
         Persisted { work: self.work }
@@ -133,6 +138,11 @@ impl Persisted {
     /// Takes the votes and acknowledgements, which were not to leave before now.
     pub fn take_messages(&mut self) -> Drain<'_, Message> {
         self.work.promises.drain(..)
+    }
+
+    /// [`Self::take_messages`] to the end of a list, all in one move.
+    pub fn append_messages_to(&mut self, outbox: &mut Vec<Message>) {
+        outbox.append(&mut self.work.promises);
     }
 
     /// The entries to apply, in order.

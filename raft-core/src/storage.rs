@@ -12,10 +12,10 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use prost::Message as _;
 
 use crate::entries::{Entries, Runs};
 use crate::pb::{ConfState, Entry, HardState, Snapshot};
+use crate::wire::entry_len;
 
 /// Why a storage cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -283,7 +283,7 @@ pub(crate) fn count_within<'a>(entries: impl Iterator<Item = &'a Entry> + Clone,
     let mut size = 0u64;
     let mut count = 0;
     for entry in entries {
-        size = size.saturating_add(entry.encoded_len() as u64);
+        size = size.saturating_add(entry_len(entry) as u64);
         if size > max_bytes && count > 0 {
             break;
         }
@@ -295,7 +295,7 @@ pub(crate) fn count_within<'a>(entries: impl Iterator<Item = &'a Entry> + Clone,
 /// What `entries` weigh encoded; the measure of message and apply limits.
 #[inline]
 pub(crate) fn encoded_size(entries: &[Entry]) -> u64 {
-    entries.iter().map(|entry| entry.encoded_len() as u64).sum()
+    entries.iter().map(|entry| entry_len(entry) as u64).sum()
 }
 
 /// What the data of `entries` weighs; the measure of the leader's uncommitted quota and of in-flight bytes.

@@ -138,7 +138,7 @@ fn whichever_call_fails_the_node_is_out_of_order_and_says_why() {
     let mut raw = start(0).expect("a healthy disk");
     live(&mut raw).expect("a healthy disk");
     let calls = raw.storage().calls.get();
-    assert!(calls > 100, "the life is eventful: {calls} calls");
+    assert!(calls > 60, "the life is eventful: {calls} calls");
     let gone = || Error::Storage(StorageError::Other("the disk is gone".to_string()));
     for fails_at in 1..=calls {
         let mut raw = match start(fails_at) {
@@ -214,7 +214,8 @@ fn entries_that_were_not_asked_for_are_a_storage_fault() {
 /// Bounds that were fine at the start.
 #[test]
 fn bounds_that_become_impossible_are_a_storage_fault() {
-    for (first, last) in [(0, 6), (u64::MAX, 6), (1, u64::MAX), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+    // Where the log ends is asked at the start only, and what is said of it later makes no difference.
+    for (first, last) in [(0, 6), (u64::MAX, 6), (0, u64::MAX), (u64::MAX, u64::MAX)] {
         for step in 0..4 {
             let mut raw = RawNode::restart(Config::new(1), Shifting::new(stored())).unwrap();
             raw.storage_mut().lie = Some((first, last));
@@ -230,7 +231,7 @@ fn bounds_that_become_impossible_are_a_storage_fault() {
                 assert!(matches!(error, Error::Storage(_)), "[{first}, {last}] {step}: {error}");
                 assert_eq!(raw.tick(), result);
             }
-            assert!(result.is_err() || step > 0, "[{first}, {last}]: a campaign looks at both bounds");
+            assert!(result.is_err() || step > 0, "[{first}, {last}]: a campaign looks at the first index");
         }
     }
 }

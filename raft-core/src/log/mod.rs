@@ -58,6 +58,7 @@ pub(crate) enum Slice {
 }
 
 /// A bound that storage says its log has. One that no log has is a fault, whenever it shows.
+#[inline]
 fn possible(bound: u64) -> Result<u64, Error> {
     if bound == 0 || bound > u64::MAX / 2 {
         return Err(StorageError::Other(format!("impossible log bound {bound}")).into());
@@ -86,6 +87,7 @@ impl<S: Storage> RaftLog<S> {
         })
     }
 
+    #[inline]
     pub(crate) fn first_index(&self) -> Result<u64, Error> {
         match self.unstable.first_index() {
             Some(index) => Ok(index),
@@ -93,14 +95,14 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
-    pub(crate) fn last_index(&self) -> Result<u64, Error> {
-        match self.unstable.last_index() {
-            Some(index) => Ok(index),
-            None => possible(self.storage.last_index()?.saturating_add(1)).map(|end| end - 1),
-        }
+    /// Where the log ends. Storage is not asked: it has what it was told to append, no more.
+    #[inline]
+    pub(crate) fn last_index(&self) -> u64 {
+        self.unstable.last_index()
     }
 
     /// The term at `index`, or `None` outside of `[first_index - 1, last_index]`.
+    #[inline]
     pub(crate) fn term(&self, index: u64) -> Result<Option<u64>, Error> {
         if let Some(term) = self.unstable.term(index) {
             return Ok(Some(term));
@@ -117,7 +119,7 @@ impl<S: Storage> RaftLog<S> {
 
     /// The last entry's id.
     pub(crate) fn last_id(&self) -> Result<EntryId, Error> {
-        let index = self.last_index()?;
+        let index = self.last_index();
         match self.term(index)? {
             Some(term) => Ok(EntryId { term, index }),
             None => Err(StorageError::Other(format!("the term of the last index {index} cannot be read")).into()),
@@ -125,6 +127,7 @@ impl<S: Storage> RaftLog<S> {
     }
 
     /// Whether the entry `id` is in the log. Term 0 is before any leader's: it matches nothing that exists.
+    #[inline]
     pub(crate) fn matches(&self, id: EntryId) -> Result<bool, Error> {
         Ok(self.term(id.index)? == Some(id.term))
     }
@@ -148,7 +151,7 @@ impl<S: Storage> RaftLog<S> {
         leader_commit: u64,
     ) -> Result<Option<u64>, Error> {
         let entries = entries.into();
-        let is_bug = bug!(SkipLogMatching) && previous.index <= self.last_index()?;
+        let is_bug = bug!(SkipLogMatching) && previous.index <= self.last_index();
         if !(is_bug || self.matches(previous)?) {
             return Ok(None);
         }
@@ -161,7 +164,7 @@ impl<S: Storage> RaftLog<S> {
             let new: Entries = if known == 0 { entries } else { entries.iter().skip(known).cloned().collect() };
             self.append(new)?;
         }
-        self.commit_to(leader_commit.min(if bug!(CommitBeyondAppend) { self.last_index()? } else { last_new }))?;
+        self.commit_to(leader_commit.min(if bug!(CommitBeyondAppend) { self.last_index() } else { last_new }))?;
         Ok(Some(last_new))
     }
 
@@ -171,7 +174,7 @@ impl<S: Storage> RaftLog<S> {
         if let Some(first) = entries.first() {
             self.unstable.truncate_and_append(first.index, entries);
         }
-        self.last_index()
+        Ok(self.last_index())
     }
 
     /// The index of the first entry that is not in the log as it is.
@@ -180,7 +183,7 @@ impl<S: Storage> RaftLog<S> {
             let existing = self.term(entry.index)?;
             let is_new = entry.index > self.committed;
             if existing != Some(entry.term) || (bug!(TruncateOnOldAppend) && is_new) {
-                if entry.index <= self.last_index()? {
+                if entry.index <= self.last_index() {
                     info!(
                         "found conflict at index {} [existing term: {}, conflicting term: {}]",
                         entry.index,
@@ -211,11 +214,12 @@ impl<S: Storage> RaftLog<S> {
     }
 
     /// Moves the commit index up to `index`, never down.
+    #[inline]
     pub(crate) fn commit_to(&mut self, index: u64) -> Result<(), Error> {
         if index <= self.committed {
             return Ok(());
         }
-        let have = self.last_index()?;
+        let have = self.last_index();
         if have < index {
             return Err(Error::LogLost { have, need: index });
         }
@@ -254,7 +258,7 @@ impl<S: Storage> RaftLog<S> {
 
     /// The entries from `low` to the end, limited to `max_bytes` but one at least.
     pub(crate) fn entries_from(&self, low: u64, max_bytes: u64) -> Result<Slice, Error> {
-        let last = self.last_index()?;
+        let last = self.last_index();
         if low > last {
             return Ok(Slice::Entries(Entries::new()));
         }
@@ -301,11 +305,13 @@ impl<S: Storage> RaftLog<S> {
 
     /// Whether a received snapshot is not durable yet. Nothing is applied meanwhile: the entries behind it belong to a
     /// state that the application does not have.
+    #[inline]
     pub(crate) fn has_snapshot_pending(&self) -> bool {
         self.unstable.snapshot.is_some()
     }
 
     /// The highest index that may be handed out for applying. Without `allow_unstable`, only durable entries.
+    #[inline]
     fn max_appliable(&self, allow_unstable: bool) -> u64 {
         if bug!(ApplyUncommitted) {
             self.unstable.offset() - 1
@@ -317,6 +323,7 @@ impl<S: Storage> RaftLog<S> {
     }
 
     /// Whether [`Self::next_committed`] would hand out anything.
+    #[inline]
     pub(crate) fn has_next_committed(&self, allow_unstable: bool) -> bool {
         !self.applying_paused && !self.has_snapshot_pending() && self.applying < self.max_appliable(allow_unstable)
     }

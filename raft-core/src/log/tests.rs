@@ -153,7 +153,7 @@ fn compaction_leaves_terms_and_bounds_as_they_were_behind_it() {
     assert!(log.maybe_commit(id(750, 750)).unwrap());
     log.applied_to(750, 0);
     log.storage.compact(500).unwrap();
-    assert_eq!((log.first_index().unwrap(), log.last_index().unwrap()), (501, 1000));
+    assert_eq!((log.first_index().unwrap(), log.last_index()), (501, 1000));
     for index in 500..=1000 {
         assert_eq!(log.term(index).unwrap(), Some(index));
         assert!(log.matches(id(index, index)).unwrap());
@@ -213,7 +213,7 @@ fn terms_are_known_from_just_before_the_log_to_its_end() {
     for (index, term) in [(100, None), (104, None), (105, Some(1)), (106, None)] {
         assert_eq!(log.term(index).unwrap(), term, "{index}");
     }
-    assert_eq!((log.first_index().unwrap(), log.last_index().unwrap(), log.committed), (106, 105, 105));
+    assert_eq!((log.first_index().unwrap(), log.last_index(), log.committed), (106, 105, 105));
 }
 
 #[test]
@@ -555,7 +555,7 @@ proptest! {
                 }
             }
             // Bounds, terms, entries.
-            prop_assert_eq!(log.last_index().unwrap(), model.last());
+            prop_assert_eq!(log.last_index(), model.last());
             prop_assert_eq!(log.first_index().unwrap(), model.before + 1);
             prop_assert_eq!(log.committed, model.committed);
             for index in model.before.saturating_sub(2)..model.last() + 3 {

@@ -38,13 +38,10 @@ impl Unstable {
         self.snapshot.as_ref().map(|snapshot| snapshot.metadata.index + 1)
     }
 
-    /// The last index of the whole log, if this part knows it.
+    /// The last index of the whole log: nothing comes behind this part, even when it is empty.
     #[inline]
-    pub(crate) fn last_index(&self) -> Option<u64> {
-        if !self.entries.is_empty() {
-            return Some(self.entries.end() - 1);
-        }
-        self.snapshot.as_ref().map(|snapshot| snapshot.metadata.index)
+    pub(crate) fn last_index(&self) -> u64 {
+        self.entries.end() - 1
     }
 
     /// The term at `index`, if this part knows it.

@@ -13,7 +13,7 @@ use super::election::Campaign;
 use super::{Raft, StateType};
 
 impl<S: Storage> Raft<S> {
-    pub(super) fn step_candidate(&mut self, kind: MessageType, message: Message) -> Result<(), Error> {
+    pub(super) fn step_candidate(&mut self, kind: MessageType, message: &mut Message) -> Result<(), Error> {
         // Votes for the other kind of candidacy come late and mean nothing.
         let my_vote_response = match self.state {
             StateType::PreCandidate => MessageType::MsgPreVoteResp,
@@ -39,7 +39,7 @@ impl<S: Storage> Raft<S> {
                 self.become_follower(message.term, message.from)?;
                 self.handle_snapshot(message)
             }
-            kind if kind == my_vote_response => self.handle_vote(kind, &message),
+            kind if kind == my_vote_response => self.handle_vote(kind, message),
             MessageType::MsgTimeoutNow => {
                 debug!(
                     "{:x} [term {} state {}] ignored MsgTimeoutNow from {:x}",

@@ -237,7 +237,7 @@ impl<S: Storage> Raft<S> {
         }
         // Whether the log's tail holds a configuration change is not looked up; assuming it is safe, and costs at
         // most a delay until the tail is applied.
-        self.pending_conf_index = if bug!(ForgetPendingChange) { 0 } else { self.log.last_index()? };
+        self.pending_conf_index = if bug!(ForgetPendingChange) { 0 } else { self.log.last_index() };
         self.append_entries([Entry::default()].into())?;
         info!("{:x} became leader at term {}", self.id, self.term);
         Ok(())
@@ -257,7 +257,7 @@ impl<S: Storage> Raft<S> {
         self.randomized_election_timeout = election_tick.saturating_add(self.random.below(election_tick));
         self.abort_transfer();
         self.tracker.reset_votes();
-        let last = self.log.last_index()?;
+        let last = self.log.last_index();
         let inflights = self.tracker.new_inflights();
         for (id, progress) in self.tracker.progress.iter_mut() {
             let is_learner = progress.is_learner;

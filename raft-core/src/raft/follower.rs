@@ -12,7 +12,7 @@ use super::election::Campaign;
 use super::{Raft, ReadState, StateType};
 
 impl<S: Storage> Raft<S> {
-    pub(super) fn step_follower(&mut self, kind: MessageType, mut message: Message) -> Result<(), Error> {
+    pub(super) fn step_follower(&mut self, kind: MessageType, message: &mut Message) -> Result<(), Error> {
         match kind {
             MessageType::MsgProp => {
                 if self.lead == NONE {
@@ -28,7 +28,7 @@ impl<S: Storage> Raft<S> {
                     return Err(Error::ProposalDropped(reason));
                 }
                 message.to = self.lead;
-                self.send(message);
+                self.send(std::mem::take(message));
                 Ok(())
             }
             MessageType::MsgReadIndex => {
@@ -37,7 +37,7 @@ impl<S: Storage> Raft<S> {
                     return Err(Error::ReadDropped(DropReason::NoLeader));
                 }
                 message.to = self.lead;
-                self.send(message);
+                self.send(std::mem::take(message));
                 Ok(())
             }
             MessageType::MsgTransferLeader => {
@@ -47,7 +47,7 @@ impl<S: Storage> Raft<S> {
                 }
                 // The transferee stands in `from`, and stays there.
                 message.to = self.lead;
-                self.send(message);
+                self.send(std::mem::take(message));
                 Ok(())
             }
             MessageType::MsgApp => {
@@ -100,8 +100,8 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    fn handle_read_answer(&mut self, message: Message) {
-        match <[_; 1]>::try_from(message.entries.into_vec()) {
+    fn handle_read_answer(&mut self, message: &mut Message) {
+        match <[_; 1]>::try_from(std::mem::take(&mut message.entries).into_vec()) {
             Ok([entry]) => {
                 self.read_only.answered.push(ReadState { index: message.index, request_ctx: entry.data });
             }
@@ -114,9 +114,8 @@ impl<S: Storage> Raft<S> {
         }
     }
 
-    pub(super) fn handle_append(&mut self, message: Message) -> Result<(), Error> {
+    pub(super) fn handle_append(&mut self, message: &mut Message) -> Result<(), Error> {
         let (from, probed) = (message.from, EntryId { term: message.log_term, index: message.index });
-        let mut answer = Message { to: from, ..Message::of(MessageType::MsgAppResp) };
         self.check_foreign(probed)?;
         // What comes with it, too: to answer that all up to the commit index is the leader's would be a false promise.
         for entry in message.entries.iter().take_while(|entry| entry.index <= self.log.committed) {
@@ -124,14 +123,15 @@ impl<S: Storage> Raft<S> {
         }
         if probed.index < self.log.committed {
             // Late or repeated: what is committed is the leader's already.
-            answer.index = if bug!(AckWholeLog) { self.log.last_index()? } else { self.log.committed };
-            self.send(answer);
+            let index = if bug!(AckWholeLog) { self.log.last_index() } else { self.log.committed };
+            self.send(Message { to: from, index, ..Message::of(MessageType::MsgAppResp) });
             return Ok(());
         }
-        if let Some(last) = self.log.maybe_append(from, probed, message.entries, message.commit)? {
+        if let Some(index) =
+            self.log.maybe_append(from, probed, std::mem::take(&mut message.entries), message.commit)?
+        {
             self.check_lost()?;
-            answer.index = last;
-            self.send(answer);
+            self.send(Message { to: from, index, ..Message::of(MessageType::MsgAppResp) });
             return Ok(());
         }
         debug!(
@@ -144,16 +144,19 @@ impl<S: Storage> Raft<S> {
         );
         // The leader's previous entry is of term `probed.term`. Anything of ours that it may share is of that term at
         // most, so the search can skip all that is later; the leader then does the same with our hint.
-        let hint = self.log.find_conflict_by_term(probed.index.min(self.log.last_index()?), probed.term)?;
-        answer.index = probed.index;
-        answer.reject = true;
-        answer.reject_hint = hint.index;
-        answer.log_term = hint.term;
-        self.send(answer);
+        let hint = self.log.find_conflict_by_term(probed.index.min(self.log.last_index()), probed.term)?;
+        self.send(Message {
+            to: from,
+            index: probed.index,
+            reject: true,
+            reject_hint: hint.index,
+            log_term: hint.term,
+            ..Message::of(MessageType::MsgAppResp)
+        });
         Ok(())
     }
 
-    pub(super) fn handle_heartbeat(&mut self, message: Message) -> Result<(), Error> {
+    pub(super) fn handle_heartbeat(&mut self, message: &mut Message) -> Result<(), Error> {
         // The leader bounds the commit index by what we acknowledged. If it is beyond our log, we lost entries.
         if let Err(error) = self.log.commit_to(message.commit) {
             if let Error::LogLost { need, .. } = error {
@@ -161,7 +164,8 @@ impl<S: Storage> Raft<S> {
             }
             return Err(error);
         }
-        self.send(Message { to: message.from, context: message.context, ..Message::of(MessageType::MsgHeartbeatResp) });
+        let context = std::mem::take(&mut message.context);
+        self.send(Message { to: message.from, context, ..Message::of(MessageType::MsgHeartbeatResp) });
         Ok(())
     }
 
@@ -181,20 +185,19 @@ impl<S: Storage> Raft<S> {
 
     /// A node that lost entries takes part again once it has them back.
     fn check_lost(&mut self) -> Result<(), Error> {
-        if self.lost_up_to != 0 && self.log.last_index()? >= self.lost_up_to {
+        if self.lost_up_to != 0 && self.log.last_index() >= self.lost_up_to {
             self.lost_up_to = 0;
         }
         Ok(())
     }
 
-    pub(super) fn handle_snapshot(&mut self, mut message: Message) -> Result<(), Error> {
+    pub(super) fn handle_snapshot(&mut self, message: &mut Message) -> Result<(), Error> {
         let Some(snapshot) = message.take_snapshot() else { return Ok(()) };
         let (index, term) = (snapshot.metadata.index, snapshot.metadata.term);
         let restored = self.restore(*snapshot)?;
         let what = if restored { "restored" } else { "ignored" };
         info!("{:x} [commit: {}] {what} snapshot [index: {index}, term: {term}]", self.id, self.log.committed);
-        let matched =
-            if restored || bug!(AckWholeLogForSnapshot) { self.log.last_index()? } else { self.log.committed };
+        let matched = if restored || bug!(AckWholeLogForSnapshot) { self.log.last_index() } else { self.log.committed };
         self.check_lost()?;
         self.send(Message { to: message.from, index: matched, ..Message::of(MessageType::MsgAppResp) });
         Ok(())

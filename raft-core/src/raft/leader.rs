@@ -35,15 +35,15 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
-    pub(super) fn step_leader(&mut self, kind: MessageType, message: Message) -> Result<(), Error> {
+    pub(super) fn step_leader(&mut self, kind: MessageType, message: &mut Message) -> Result<(), Error> {
         match kind {
             MessageType::MsgBeat => {
                 self.broadcast_heartbeat();
                 return Ok(());
             }
             MessageType::MsgCheckQuorum => return self.check_quorum(),
-            MessageType::MsgProp => return self.handle_propose(message.entries),
-            MessageType::MsgReadIndex => return self.handle_read(message),
+            MessageType::MsgProp => return self.handle_propose(std::mem::take(&mut message.entries)),
+            MessageType::MsgReadIndex => return self.handle_read(std::mem::take(message)),
             // A leader knows who leads.
             MessageType::MsgForgetLeader => return Ok(()),
             _ => {}
@@ -55,10 +55,10 @@ impl<S: Storage> Raft<S> {
         }
         match kind {
             MessageType::MsgAppResp if message.reject && !bug!(RejectionAcknowledges) => {
-                self.handle_append_rejection(&message)
+                self.handle_append_rejection(message)
             }
-            MessageType::MsgAppResp => self.handle_append_response(&message),
-            MessageType::MsgHeartbeatResp => self.handle_heartbeat_response(&message),
+            MessageType::MsgAppResp => self.handle_append_response(message),
+            MessageType::MsgHeartbeatResp => self.handle_heartbeat_response(message),
             MessageType::MsgSnapStatus => {
                 self.handle_snapshot_status(message.from, message.reject);
                 Ok(())
@@ -101,7 +101,7 @@ impl<S: Storage> Raft<S> {
         }
         // A leader that drops the proposal must not remember changes of it.
         let pending_before = self.pending_conf_index;
-        let last = self.log.last_index()?;
+        let last = self.log.last_index();
         let mut refusal = None;
         for (entry, index) in entries.iter_mut().zip(last + 1..) {
             if !entry.is_conf_change() {
@@ -163,7 +163,7 @@ impl<S: Storage> Raft<S> {
             return Err(Error::ProposalDropped(DropReason::UncommittedLimit));
         }
         self.uncommitted_bytes = self.uncommitted_bytes.saturating_add(bytes);
-        let last = self.log.last_index()?;
+        let last = self.log.last_index();
         for (entry, index) in entries.iter_mut().zip(last + 1..) {
             entry.term = self.term;
             entry.index = index;
@@ -197,6 +197,10 @@ impl<S: Storage> Raft<S> {
     pub(super) fn maybe_send_append(&mut self, to: u64, send_if_empty: bool) -> Result<bool, Error> {
         let Some(progress) = self.tracker.progress.get_mut(&to) else { return Ok(false) };
         if progress.is_paused() {
+            return Ok(false);
+        }
+        // Asked after each acknowledgement, and mostly the answer.
+        if !send_if_empty && progress.next_index > self.log.last_index() {
             return Ok(false);
         }
         let previous = progress.next_index - 1;
@@ -289,10 +293,9 @@ impl<S: Storage> Raft<S> {
 
     fn handle_append_response(&mut self, message: &Message) -> Result<(), Error> {
         let (own, from) = (self.id, message.from);
-        if message.index > self.log.last_index()? {
+        if message.index > self.log.last_index() {
             return Err(Error::Malformed { from, what: "it acknowledges entries that the leader does not have" });
         }
-        let first = self.log.first_index()?;
         let Some(progress) = self.tracker.progress.get_mut(&from) else { return Ok(()) };
         progress.recent_active = true;
         // A probe that is answered with the known match still says that the peer is there and in step.
@@ -303,7 +306,7 @@ impl<S: Storage> Raft<S> {
         }
         match progress.state {
             ProgressState::Probe => progress.become_replicate(),
-            ProgressState::Snapshot if progress.match_index + 1 >= first => {
+            ProgressState::Snapshot if progress.match_index + 1 >= self.log.first_index()? => {
                 // Caught up as far as our log reaches back, by whatever means: the snapshot has done its work.
                 debug!(
                     "{own:x} recovered from needing snapshot, resumed sending replication messages to {from:x} \
@@ -315,7 +318,8 @@ impl<S: Storage> Raft<S> {
             ProgressState::Snapshot => {}
             ProgressState::Replicate => progress.inflights.free_to(message.index),
         }
-        if self.maybe_commit()? {
+        // What is committed already cannot make a quorum for more.
+        if message.index > self.log.committed && self.maybe_commit()? {
             self.release_pending_reads()?;
             self.broadcast_append()?;
         } else if from != own && self.can_bump_commit(from) {
@@ -325,8 +329,7 @@ impl<S: Storage> Raft<S> {
             // Room in the window may let several messages through.
             while self.maybe_send_append(from, false)? {}
         }
-        let caught_up = self.match_index(from) == Some(self.log.last_index()?);
-        if from == self.lead_transferee && caught_up {
+        if from == self.lead_transferee && self.match_index(from) == Some(self.log.last_index()) {
             info!("{own:x} sent MsgTimeoutNow to {from:x} after received MsgAppResp");
             self.send(Message { to: from, ..Message::of(MessageType::MsgTimeoutNow) });
         }
@@ -350,7 +353,7 @@ impl<S: Storage> Raft<S> {
 
     fn handle_heartbeat_response(&mut self, message: &Message) -> Result<(), Error> {
         self.check_read_ack(message)?;
-        let last = self.log.last_index()?;
+        let last = self.log.last_index();
         let Some(progress) = self.tracker.progress.get_mut(&message.from) else { return Ok(()) };
         progress.recent_active = true;
         progress.msg_app_flow_paused = false;
@@ -419,7 +422,7 @@ impl<S: Storage> Raft<S> {
         // The transfer has an election timeout from now.
         self.election_elapsed = 0;
         self.lead_transferee = transferee;
-        if self.match_index(transferee) == Some(self.log.last_index()?) {
+        if self.match_index(transferee) == Some(self.log.last_index()) {
             self.send(Message { to: transferee, ..Message::of(MessageType::MsgTimeoutNow) });
             info!(
                 "{:x} sends MsgTimeoutNow to {transferee:x} immediately as {transferee:x} already has up-to-date log",

@@ -24,7 +24,7 @@ impl<S: Storage> Raft<S> {
 
     /// Applies a change to the configuration in force. On an error, nothing has changed.
     pub(crate) fn apply_conf_change(&mut self, change: &ConfChangeV2) -> Result<ConfState, Error> {
-        let last = self.log.last_index()?;
+        let last = self.log.last_index();
         let changer = Changer::new(&self.tracker, last);
         let (config, progress) = if change.leave_joint() {
             changer.leave_joint()?

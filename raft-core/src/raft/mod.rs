@@ -148,7 +148,7 @@ impl<S: Storage> Raft<S> {
             random: SplitMix64::new(config.seed, config.id),
             config,
         };
-        let last = raft.log.last_index()?;
+        let last = raft.log.last_index();
         raft.restore_configuration(&conf_state, last)?;
         raft.load_hard_state(hard_state)?;
         raft.load_applied()?;
@@ -175,7 +175,7 @@ impl<S: Storage> Raft<S> {
         if hard_state.term > validate::MAX_NUMBER {
             return Err(StorageError::Other(format!("the stored term {} is impossible", hard_state.term)).into());
         }
-        let last = self.log.last_index()?;
+        let last = self.log.last_index();
         if hard_state.commit > last {
             return Err(Error::HardStateOutOfRange { commit: hard_state.commit, last });
         }
@@ -200,14 +200,17 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
+    #[inline]
     pub(crate) fn soft_state(&self) -> SoftState {
         SoftState { lead: self.lead, state: self.state }
     }
 
+    #[inline]
     pub(crate) fn hard_state(&self) -> HardState {
         HardState { term: self.term, vote: self.vote, commit: self.log.committed }
     }
 
+    #[inline]
     pub(crate) fn config(&self) -> &Config {
         &self.config
     }
@@ -215,30 +218,24 @@ impl<S: Storage> Raft<S> {
     /// Queues a message for whoever it is addressed to. Votes and pre-votes say their term themselves (a pre-vote asks
     /// for a term that is not the node's); proposals and reads carry none; all else carries the node's.
     /// What is passed on for somebody else stays signed by whoever asked: the answer must go there.
+    #[inline]
     fn send(&mut self, mut message: Message) {
         if message.from == NONE {
             message.from = self.id;
         }
-        match message.kind() {
-            Some(MessageType::MsgVote | MessageType::MsgPreVote) => self.messages.push(message),
-            Some(MessageType::MsgVoteResp) if bug!(VoteBeforeSync) && message.to != self.id => {
-                self.messages.push(message)
-            }
-            Some(MessageType::MsgVoteResp | MessageType::MsgPreVoteResp) => self.messages_after_append.push(message),
-            Some(MessageType::MsgProp | MessageType::MsgReadIndex) => self.messages.push(message),
-            Some(MessageType::MsgAppResp) => {
-                message.term = self.term;
-                if bug!(AckBeforeSync) && message.to != self.id {
-                    self.messages.push(message);
-                    return;
-                }
-                self.messages_after_append.push(message);
-            }
-            _ => {
-                message.term = self.term;
-                self.messages.push(message);
-            }
+        let (carries_own_term, promises) = match message.kind() {
+            Some(MessageType::MsgVote | MessageType::MsgPreVote) => (false, false),
+            Some(MessageType::MsgVoteResp) if bug!(VoteBeforeSync) && message.to != self.id => (false, false),
+            Some(MessageType::MsgVoteResp | MessageType::MsgPreVoteResp) => (false, true),
+            Some(MessageType::MsgProp | MessageType::MsgReadIndex) => (false, false),
+            Some(MessageType::MsgAppResp) if bug!(AckBeforeSync) && message.to != self.id => (true, false),
+            Some(MessageType::MsgAppResp) => (true, true),
+            _ => (true, false),
+        };
+        if carries_own_term {
+            message.term = self.term;
         }
+        if promises { &mut self.messages_after_append } else { &mut self.messages }.push(message);
     }
 
     /// One tick of the node's clock.
@@ -249,24 +246,30 @@ impl<S: Storage> Raft<S> {
         }
     }
 
+    /// Takes in a message that the node makes up itself.
+    pub(crate) fn step(&mut self, mut message: Message) -> Result<(), Error> {
+        self.take_in(&mut message)
+    }
+
     /// Takes a message in. The order of the questions is the protocol's: is it well-formed, is its term mine, is it a
-    /// vote, and only then what my role makes of it (Raft paper figure 2, "Rules for Servers").
-    pub(crate) fn step(&mut self, message: Message) -> Result<(), Error> {
-        let kind = validate::validate(&message)?;
+    /// vote, and only then what my role makes of it (Raft paper figure 2, "Rules for Servers"). What is of use to the
+    /// node is taken out of the message; what is left of it has no meaning.
+    pub(crate) fn take_in(&mut self, message: &mut Message) -> Result<(), Error> {
+        let kind = validate::validate(message)?;
         if message.term > self.term {
-            if !self.step_higher_term(kind, &message)? {
+            if !self.step_higher_term(kind, message)? {
                 return Ok(());
             }
         } else if message.term < self.term && message.term != 0 && !bug!(TakeOldTerms) {
             return self.step_lower_term(kind, message);
         }
         if matches!(kind, MessageType::MsgVoteResp | MessageType::MsgPreVoteResp) {
-            self.learn_commit(&message)?;
+            self.learn_commit(message)?;
         }
         match kind {
             MessageType::MsgHup if self.config.pre_vote => self.hup(Campaign::PreElection),
             MessageType::MsgHup => self.hup(Campaign::Election),
-            MessageType::MsgVote | MessageType::MsgPreVote => self.handle_vote_request(kind, &message),
+            MessageType::MsgVote | MessageType::MsgPreVote => self.handle_vote_request(kind, message),
             // Storage threads report through `RawNode`, which calls the methods below; nobody else may.
             kind if is_storage(kind) => Err(Error::StepLocalMessage),
             _ => match self.state {
@@ -304,7 +307,7 @@ impl<S: Storage> Raft<S> {
     }
 
     /// A message from a term gone by is dropped, but its sender may need to hear that time has moved on.
-    fn step_lower_term(&mut self, kind: MessageType, message: Message) -> Result<(), Error> {
+    fn step_lower_term(&mut self, kind: MessageType, message: &Message) -> Result<(), Error> {
         let leases = self.config.check_quorum || self.config.pre_vote;
         match kind {
             // A leader of an old term, whose heartbeats we would otherwise ignore for ever while our votes cannot
@@ -314,7 +317,7 @@ impl<S: Storage> Raft<S> {
             }
             // A node may be stuck in a term below ours, asking for pre-votes of a term below ours.
             MessageType::MsgPreVote => {
-                self.log_vote("rejected", kind, &message, "")?;
+                self.log_vote("rejected", kind, message, "")?;
                 self.send(Message {
                     to: message.from,
                     term: self.term,

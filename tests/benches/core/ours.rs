@@ -1,7 +1,6 @@
 //! `raft-core`, driven as the text of `raw_node.rs` says.
 
 use bytes::Bytes;
-use prost::Message as _;
 use raft_core::pb::{Entry, Message, MessageType};
 use raft_core::{ConfChangeKind, Config, MemoryStorage, Peer, RawNode, Storage, NO_LIMIT};
 
@@ -56,14 +55,14 @@ impl crate::Node for Node {
         let mut applied = 0;
         while self.0.has_ready() {
             let mut ready = self.0.ready().expect("ready");
-            outbox.extend(ready.take_messages());
+            ready.append_messages_to(outbox);
             let storage = self.0.storage_mut();
             storage.append(ready.entries()).expect("append");
             if let Some(hard_state) = ready.hard_state() {
                 storage.set_hard_state(hard_state);
             }
             let mut persisted = ready.persisted();
-            outbox.extend(persisted.take_messages());
+            persisted.append_messages_to(outbox);
             for entry in persisted.committed_entries() {
                 applied += 1;
                 if entry.is_conf_change() {
@@ -92,7 +91,6 @@ impl crate::Node for Node {
     }
 
     fn over_the_wire(message: Message) -> Message {
-        let bytes = Bytes::from(message.encode_to_vec());
-        Message::decode(bytes).expect("decode")
+        Message::from_bytes(message.to_bytes()).expect("decode")
     }
 }

@@ -27,12 +27,9 @@ fn terms(entries: &[Entry]) -> Vec<u64> {
 
 #[test]
 fn bounds_are_known_as_far_as_they_are_here() {
-    for (behind_snapshot, terms, first, last) in [
-        (false, &[1][..], None, Some(5)),
-        (false, &[], None, None),
-        (true, &[1], Some(5), Some(5)),
-        (true, &[], Some(5), Some(4)),
-    ] {
+    for (behind_snapshot, terms, first, last) in
+        [(false, &[1][..], None, 5), (false, &[], None, 4), (true, &[1], Some(5), 5), (true, &[], Some(5), 4)]
+    {
         let part = unstable(5, terms, 5, behind_snapshot);
         assert_eq!((part.first_index(), part.last_index()), (first, last), "{behind_snapshot} {terms:?}");
     }

@@ -39,7 +39,7 @@ fn settled() -> Node {
 fn a_change_is_appended_and_remembered_as_pending() {
     let mut one = settled();
     one.step(conf_proposal(auto("v3"))).unwrap();
-    assert_eq!((one.log.last_index().unwrap(), one.pending_conf_index), (2, 2));
+    assert_eq!((one.log.last_index(), one.pending_conf_index), (2, 2));
     assert_eq!(one.tracker.conf_state(), members(&[1, 2], &[]), "not in force before it is applied");
 }
 
