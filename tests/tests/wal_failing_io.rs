@@ -51,6 +51,10 @@ fn check(workload: &Workload, disk: &FaultDisk, done: usize, context: &str) {
     let found = Expected::of(&recovered);
     let explained = workload.explain(&found, done);
     assert!(explained.is_some(), "{context}: {done} steps acknowledged, found {:?}", found.end());
+    // Whoever opened it acts on what was found, so that must stay.
+    let again = workload.open(&disk.after_power_failure()).map(|(_, recovered, _)| Expected::of(&recovered));
+    let again = again.unwrap_or_else(|error| panic!("{context}, opened, and the power failed: {error}"));
+    assert!(again == found, "{context}, opened, and the power failed: found {:?}, then {:?}", found.end(), again.end());
 }
 
 fn fail_everything(workload: &Workload) {
@@ -96,6 +100,9 @@ fn fail_one(workload: &Workload, pace: Pace, call: u64, fault: Fault, count: &mu
     }
     // The process is restarted, or the machine.
     check(workload, &disk.after_kill(), done, &format!("{context}, then a restart"));
+    let caches_kept = disk.after_kill();
+    caches_kept.keep_caches();
+    check(workload, &caches_kept, done, &format!("{context}, then a restart with the caches kept"));
     check(workload, &disk.after_power_failure(), done, &format!("{context}, then a power failure"));
 }
 

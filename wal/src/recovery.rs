@@ -65,6 +65,9 @@ pub(crate) struct LiveEnd {
     pub(crate) offset: usize,
     /// The checksum that the next batch repeats.
     pub(crate) checksum: u32,
+    /// Everything before this had been synced, as a header says that was read. What lies between here and `offset` was
+    /// read back, but may not be on the disk.
+    pub(crate) proven: usize,
     /// Bytes in `offset..debris_end` must be zeroed before anything is appended.
     pub(crate) debris_end: usize,
 }
@@ -85,6 +88,8 @@ pub(crate) struct Outcome {
 /// How far one segment could be read.
 struct Walk {
     offset: usize,
+    /// See [`LiveEnd`].
+    proven: usize,
     checksum: u32,
     stop: Stop,
     /// For `Nonsense`: what is wrong, at `offset`.
@@ -322,8 +327,8 @@ fn read_segments(
                     let file = dir.join(&segment.image.name);
                     outcome.torn = Some(Torn { file, offset: walk.offset as u64, len_bytes });
                 }
-                outcome.live =
-                    Some(LiveEnd { seed: segment.seed, offset: walk.offset, checksum: walk.checksum, debris_end });
+                let Walk { offset, proven, checksum, .. } = walk;
+                outcome.live = Some(LiveEnd { seed: segment.seed, offset, proven, checksum, debris_end });
             }
             Verdict::Refuse(reason) => return Err(refusal(dir, segment.image, reason, walk.offset, &walk.detail)),
             Verdict::Discard => return Err(refusal(dir, segment.image, Reason::Impossible, walk.offset, "")),
@@ -381,6 +386,7 @@ fn walk(
     let mut watermark = format::read_watermark(bytes, segment.seed);
     let mut at = Walk {
         offset: SEGMENT_HEADER_BYTES,
+        proven: 0,
         checksum: segment.checksum,
         stop: Stop::Broken,
         detail: String::new(),
@@ -426,6 +432,7 @@ fn walk(
             at.stop = Stop::Unchained;
             return at;
         }
+        at.proven = at.proven.max(usize::try_from(header.synced_before).unwrap_or(0).min(at.offset));
         if header.is_mark() {
             at.stop = if header.flags & FLAG_SEALED != 0 { Stop::SealMark } else { Stop::Mark };
             return at;

@@ -113,8 +113,10 @@ impl Disk for FaultDisk {
         let fault = state.begin(|_| Call::Settle(name_of(path)));
         let id = state.id(path)?;
         state.sync_file(id, 0..usize::MAX, fault)?;
-        let file = &mut state.files[id];
-        file.live.clone_from(&file.durable);
+        if !state.keeps_caches {
+            let file = &mut state.files[id];
+            file.live.clone_from(&file.durable);
+        }
         Ok(())
     }
 
@@ -244,7 +246,10 @@ impl FaultRegion {
         let Some(file) = state.files.get_mut(self.id) else { return };
         for sector in stored.start / SECTOR_BYTES..stored.end.div_ceil(SECTOR_BYTES) {
             let range = sector_range(sector, self.live.len());
-            if file.live[range.clone()] != self.live[range.clone()] {
+            // Also what is as it was: a system does not compare.
+            if file.durable[range.clone()] != self.live[range.clone()]
+                || file.live[range.clone()] != self.live[range.clone()]
+            {
                 file.live[range.clone()].copy_from_slice(&self.live[range]);
                 file.dirty.insert(sector);
             }

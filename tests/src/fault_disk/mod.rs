@@ -137,6 +137,7 @@ struct State {
     before_failed: Option<Call>,
     failed: Option<FailedCall>,
     pace: Pace,
+    keeps_caches: bool,
     /// From this call on, nothing happens.
     cut_off: Option<u64>,
     moments: Option<Vec<Moment>>,
@@ -200,6 +201,12 @@ impl FaultDisk {
     /// The call that failed, if the fault has come up.
     pub fn failed_call(&self) -> Option<FailedCall> {
         self.state().failed.clone()
+    }
+
+    /// From now on, to settle a file leaves in memory what is there, as a system may that is only asked to let go of it:
+    /// what a failed sync has lost is read back, and lost all the same.
+    pub fn keep_caches(&self) {
+        self.state().keeps_caches = true;
     }
 
     /// When the log's housekeeper does its work. At once if nothing is said.

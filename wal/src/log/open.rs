@@ -148,7 +148,14 @@ impl Wal {
                 .map(|debris| debris.fill(0))
                 .map_err(|source| WalError::io("clear the end of the log segment", &path, source))?;
         }
-        // What recovery read may be in memory only, left there by a process that died.
+        // What recovery read may be in memory only, left there by a process that died, and if that one's sync failed, the
+        // system takes it for written. Nothing but storing it again makes sure.
+        if end.proven < end.offset {
+            region
+                .slice_mut(end.proven..end.offset)
+                .map(store_again)
+                .map_err(|source| WalError::io("store into the log segment", &path, source))?;
+        }
         region
             .sync(0..end.debris_end.max(end.offset))
             .map_err(|source| WalError::io("sync the log segment", &path, source))?;
@@ -185,6 +192,12 @@ impl Wal {
         wal.leave_mark();
         Ok((wal, recovered))
     }
+}
+
+/// Changes nothing, but the system does not know that, nor does the compiler.
+fn store_again(bytes: &mut [u8]) {
+    let copy = std::hint::black_box(bytes.to_vec());
+    bytes.copy_from_slice(&copy);
 }
 
 /// What recovery found begun under its temporary name. All of it is durable.
