@@ -13,7 +13,7 @@ type Unsynced = (Vec<u8>, Vec<(usize, Vec<u8>)>);
 pub struct Moment {
     /// The number of the call that was about to be made.
     pub call: u64,
-    /// What [`FaultDisk::set_progress`] said last.
+    /// What [`super::FaultDisk::set_progress`] said last.
     pub progress: usize,
     files: Vec<Unsynced>,
     names: BTreeMap<String, usize>,
