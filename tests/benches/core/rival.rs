@@ -35,6 +35,17 @@ impl Node {
     }
 }
 
+/// A payload as the codec's entries hold it.
+#[cfg(not(rival_prost))]
+fn held(payload: &Bytes) -> Bytes {
+    payload.clone()
+}
+
+#[cfg(rival_prost)]
+fn held(payload: &Bytes) -> Vec<u8> {
+    payload.to_vec()
+}
+
 impl crate::Node for Node {
     type Message = Message;
 
@@ -65,7 +76,7 @@ impl crate::Node for Node {
     fn propose(&mut self, batch: usize, payload: &Bytes) {
         let mut message = Message { from: self.raw.raft.id, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
-        let entry = |_| Entry { data: payload.clone(), ..Entry::default() };
+        let entry = |_| Entry { data: held(payload), ..Entry::default() };
         message.set_entries((0..batch).map(entry).collect::<Vec<_>>().into());
         self.raw.step(message).expect("propose");
     }
