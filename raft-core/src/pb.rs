@@ -283,6 +283,10 @@ impl Entry {
     /// The type, or `None` if the number is not one that this version knows.
     #[inline]
     pub fn kind(&self) -> Option<EntryType> {
+        // Asked of every entry several times, and this is nearly all of them.
+        if self.entry_type == EntryType::EntryNormal as i32 {
+            return Some(EntryType::EntryNormal);
+        }
         EntryType::try_from(self.entry_type).ok()
     }
 
@@ -294,7 +298,7 @@ impl Entry {
     /// Whether this is an [`EntryType::EntryConfChange`] or [`EntryType::EntryConfChangeV2`].
     #[inline]
     pub fn is_conf_change(&self) -> bool {
-        matches!(self.kind(), Some(EntryType::EntryConfChange | EntryType::EntryConfChangeV2))
+        self.entry_type == EntryType::EntryConfChange as i32 || self.entry_type == EntryType::EntryConfChangeV2 as i32
     }
 }
 

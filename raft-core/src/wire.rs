@@ -193,7 +193,10 @@ fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 /// Seven bits to a byte, and one byte at least.
 #[inline]
 fn varint_len(value: u64) -> usize {
-    ((value | 1).ilog2() as usize + 7) / 7
+    if value < 0x80 {
+        return 1;
+    }
+    (value.ilog2() as usize + 7) / 7
 }
 
 /// An enum is written as a sign-extended number.

@@ -178,8 +178,8 @@ impl<S: Storage> Raft<S> {
 
     /// The other member whose id comes next after `id`, in ascending order; the first one after 0.
     fn peer_after(&self, id: u64) -> Option<u64> {
-        let mut later = self.tracker.progress.range(id.saturating_add(1)..).map(|(id, _)| *id);
-        later.find(|later| *later != self.id)
+        // Few members: to look at them all is quicker than to look one up.
+        self.tracker.progress.keys().copied().find(|other| *other > id && *other != self.id)
     }
 
     /// Sends everyone what they lack, or at least the commit index.

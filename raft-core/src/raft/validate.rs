@@ -8,7 +8,7 @@
 use crate::confchange::ConfChangeKind;
 use crate::config::is_local_thread;
 use crate::error::Error;
-use crate::pb::{ConfChangeType, Entry, Message, MessageType};
+use crate::pb::{ConfChangeType, Entry, EntryType, Message, MessageType};
 
 /// No term or index of an honest cluster gets here; refusing larger ones makes every `+ 1` below safe.
 pub(super) const MAX_NUMBER: u64 = u64::MAX / 2;
@@ -84,13 +84,16 @@ fn validate_append(message: &Message) -> Result<(), &'static str> {
 }
 
 /// The type is known, and what calls itself a configuration change can be read as one.
+#[inline]
 fn validate_entry(entry: &Entry) -> Result<(), &'static str> {
-    if entry.kind().is_none() {
-        return Err("an entry's type is unknown");
+    match entry.kind() {
+        Some(EntryType::EntryNormal) => Ok(()),
+        Some(EntryType::EntryConfChange | EntryType::EntryConfChangeV2) => validate_conf_change(entry),
+        None => Err("an entry's type is unknown"),
     }
-    if !entry.is_conf_change() {
-        return Ok(());
-    }
+}
+
+fn validate_conf_change(entry: &Entry) -> Result<(), &'static str> {
     let Ok(change) = ConfChangeKind::decode(entry).map(ConfChangeKind::into_v2) else {
         return Err("a configuration change in it cannot be decoded");
     };
