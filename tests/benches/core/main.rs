@@ -41,23 +41,24 @@
 //!
 //! # What it showed
 //!
-//! On 2026-11-21, on a virtual machine of two AMD EPYC cores that others used too (`shapes`, three nodes; nanoseconds
-//! per committed entry):
+//! On 2026-11-21, one run on a virtual machine of two AMD EPYC cores while nothing was built (nanoseconds per committed
+//! entry; another run on the same day, beside builds, came within a tenth of most of these ratios):
 //!
 //! | batch × size | ours | rival | ratio | with a wire: ours | rival | ratio |
 //! |---|---|---|---|---|---|---|
-//! | 1 × 128 B | 1630 | 2880 | 1.8 | 4138 | 5659 | 1.4 |
-//! | 16 × 128 B | 149 | 483 | 3.2 | 373 | 882 | 2.4 |
-//! | 256 × 128 B | 56 | 317 | 5.7 | 164 | 556 | 3.4 |
-//! | 16 × 4 KiB | 148 | 472 | 3.2 | 1842 | 2557 | 1.4 |
+//! | 1 × 128 B | 1565 | 2922 | 1.9 | 4422 | 5545 | 1.3 |
+//! | 16 × 128 B | 149 | 475 | 3.2 | 397 | 912 | 2.3 |
+//! | 256 × 128 B | 62 | 366 | 5.9 | 198 | 736 | 3.7 |
+//! | 16 × 4 KiB | 146 | 492 | 3.4 | 1565 | 2267 | 1.5 |
 //!
-//! `nodes`, for 1, 3, 5 and 7: ratios 2.3, 3.7, 3.9 and 4.1.
+//! `nodes`, for 1, 3, 5 and 7: ratios 3.5, 3.9, 3.3 and 3.5. `log-length`: 10 million entries cost 1.09 of what 10
+//! thousand do, at both batches. `idle`: ratios 1.8 for `has_ready` and for a tick. `election`: 1.6 and 2.0.
 //!
 //! **What limits it**, by instructions (`valgrind --tool=callgrind`; perf had only a clock here). A round of
 //! one entry through three nodes is 20 000 of them: 9 calls of `step`, 6 of `ready` and 6 of `advance`, about 1000 each
 //! with the share of this file's loop. They are spread flat: no function has more than 8 % of them, moving messages
 //! 5 %, allocation 4 %. A batch shares these calls; an entry by itself then costs about 180 instructions a node, a third
-//! of them to tell how long it is. Fewer calls in a round would need another contract than `Ready`'s, one in which the
+//! of them to tell how long it is (which was made cheaper after these figures were taken). Fewer calls in a round would need another contract than `Ready`'s, one in which the
 //! answer to a message comes back from `step`.
 //!
 //! With a wire, two fifths of a round of one entry turn messages into bytes and back; 14 of its 16 allocations are
