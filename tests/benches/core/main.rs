@@ -58,8 +58,8 @@
 //! one entry through three nodes is 20 000 of them: 9 calls of `step`, 6 of `ready` and 6 of `advance`, about 1000 each
 //! with the share of this file's loop. They are spread flat: no function has more than 8 % of them, moving messages
 //! 5 %, allocation 4 %. A batch shares these calls; an entry by itself then costs about 180 instructions a node, a third
-//! of them to tell how long it is (which was made cheaper after these figures were taken). Fewer calls in a round would need another contract than `Ready`'s, one in which the
-//! answer to a message comes back from `step`.
+//! of them to tell how long it is (which was made cheaper after these figures were taken). Fewer calls in a round would
+//! need another contract than `Ready`'s, one in which the answer to a message comes back from `step`.
 //!
 //! With a wire, two fifths of a round of one entry turn messages into bytes and back; 14 of its 16 allocations are
 //! theirs. With payloads of 4 KiB two fifths of our time copy them, once for each follower (`perf record -e cpu-clock`),
