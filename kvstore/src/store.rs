@@ -80,9 +80,10 @@ impl Store {
         self.applied = index;
         match command {
             Command::Put { key, value } => {
-                let value = Bytes::copy_from_slice(&value);
-                let key = Bytes::copy_from_slice(&key);
-                let replaced = self.pairs.insert(key.clone(), value.clone()).is_some();
+                // Copies of their own size: the command's are pieces of an entry, or of more. Events keep those, since a
+                // share of a copy would cost an allocation, kept as long as the pair is.
+                let pair = (Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
+                let replaced = self.pairs.insert(pair.0, pair.1).is_some();
                 (Outcome::Stored { replaced }, vec![Event::Put { index, key, value }])
             }
             Command::Delete { key } => match self.pairs.remove_with_key(&key) {

@@ -83,8 +83,10 @@ use serve::{Phase, Server};
 use tls::{Tls, TlsFiles};
 use transport::server::{Arriving, PeerServer};
 
-/// Threads for sockets. The raft thread has its own.
-const SOCKET_THREADS: usize = 2;
+/// Threads for sockets. The raft thread has its own. One is enough: it answers more requests a second than the raft thread
+/// gets through, and a second one is woken each time that there is work, only to find that the first has done it (with
+/// three nodes on two processors, the benchmark `bench-cluster` shows a quarter more puts with one).
+const SOCKET_THREADS: usize = 1;
 /// How long requests that are being answered may take to finish at the end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The cluster id of the original raftexample; part of every data directory's identity.
