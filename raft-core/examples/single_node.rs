@@ -15,10 +15,10 @@ fn main() -> Result<(), Error> {
                 node.propose("hello")?;
             }
             // Make it durable. In memory, this is all there is to it.
+            node.storage_mut().append(ready.entries())?;
             if let Some(hard_state) = ready.hard_state() {
                 node.storage_mut().set_hard_state(hard_state);
             }
-            node.storage_mut().append(ready.entries())?;
             // Now, and not before, committed entries may be applied.
             let persisted = ready.persisted();
             for entry in persisted.committed_entries() {

@@ -20,10 +20,10 @@ pub enum ReadOnlyOption {
     /// It asks a quorum, by one round of heartbeats that all waiting reads share.
     #[default]
     Safe,
-    /// It trusts its lease: no round trip, but reads can be stale. As in etcd, a leader that is cut off goes on answering
-    /// until it has looked for a quorum, up to two election timeouts later, while the others may elect a new one after
-    /// one, or at once if leadership was being transferred. Drifting clocks and pauses make it worse.
-    /// Needs `check_quorum`.
+    /// It trusts its lease: for nine tenths of an election timeout after a round of heartbeats that a quorum answered, it
+    /// asks nobody; otherwise as `Safe`. Never stale while ticks of no two nodes differ in length by more than a ninth,
+    /// and nodes that stood still are given the ticks that they missed before anything else. Needs `check_quorum`, and
+    /// all nodes of a cluster to have it on. A node that starts again keeps out of elections for an election timeout.
     LeaseBased,
 }
 

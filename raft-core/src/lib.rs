@@ -40,10 +40,10 @@
 //!     while node.has_ready() {
 //!         let mut ready = node.ready()?;
 //!         for _to_send_at_once in ready.take_messages() {}
+//!         node.storage_mut().append(ready.entries())?; // a real node writes these …
 //!         if let Some(hard_state) = ready.hard_state() {
-//!             node.storage_mut().set_hard_state(hard_state); // a real node writes this …
+//!             node.storage_mut().set_hard_state(hard_state); // … and this to its disk, and waits for it
 //!         }
-//!         node.storage_mut().append(ready.entries())?; // … and these to its disk, and waits for it
 //!         let mut persisted = ready.persisted();
 //!         for _to_send_now in persisted.take_messages() {}
 //!         for entry in persisted.take_committed_entries() {

@@ -4,7 +4,9 @@
 //! [`ready`](RawNode::ready). A `Ready` is a batch of work whose order matters, and the types keep that order:
 //!
 //! 1. [`Ready::take_messages`] may be sent at once: a leader replicates while its own disk writes (thesis §10.2.1).
-//! 2. The snapshot, the hard state and the entries are made durable, in this order or in one atomic batch.
+//! 2. The snapshot, the entries and the hard state are made durable, in this order or in one atomic batch. The hard state
+//!    comes last because its commit index may speak of entries of the same `Ready`: a crash between the two would leave a
+//!    log that ends before it, and a node that does not start ([`Error::HardStateOutOfRange`]).
 //! 3. [`Ready::persisted`] turns the `Ready` into a [`Persisted`]. Only that holds what promises something, votes and
 //!    acknowledgements, and what may be applied.
 //! 4. [`Persisted::take_messages`] is sent, [`Persisted::take_committed_entries`] is applied.
@@ -12,8 +14,10 @@
 //!
 //! With [`Config::async_storage_writes`] there is no such cycle: storage work leaves as messages to two pseudo nodes,
 //! the append thread and the apply thread, and their answers come back through [`RawNode::step`]. Each MsgStorageAppend
-//! is carried out in order (hard state if `term` is set, snapshot, entries), made durable if it has responses, and then
-//! its `responses` are sent, some to this node, some to others. Etcd: `rawnode.go`.
+//! is carried out in order (snapshot, entries, hard state if `term` is set), made durable if it has responses, and then
+//! its `responses` are sent, some to this node, some to others. Etcd: `rawnode.go`. Work that waits may be older than a
+//! snapshot that the application has taken of itself meanwhile, and its commit index may be lower than the snapshot's:
+//! whoever writes it must write the higher of the two, or the durable commit index would fall.
 //!
 //! Left out: threads ([`Node`](crate::Node) has one), timers and the network.
 

@@ -1,7 +1,14 @@
 //! The zoo: known mistakes, to prove that the project's tests would notice them.
 //!
-//! `bug!(Name)` marks the place of one. It is `false`, and gone, in everything that is built without
-//! `--cfg raft_bug_zoo`, which nothing that ships is. With it, a test lets one mistake loose at a time (`let_loose`).
+//! `bug!(Name)` marks the place of one, here, in crate `wal`, or in the simulator's user of both. It is `false`, and
+//! gone, in everything that is built without `--cfg raft_bug_zoo`, which nothing that ships is. With it, a test lets one
+//! mistake loose at a time (`let_loose`).
+//!
+//! Two classics are missing because they cannot be told from their absence: to commit, and to acknowledge a late append,
+//! up to the end of one's own log instead of the end of what was sent (Raft paper, figure 2, AppendEntries 5). Our
+//! leaders back off to the very entry where the logs part and not beyond (`RaftLog::find_conflict_by_term`), and an append
+//! that a follower takes for the first time in a term is never empty, so it ends whatever the follower has too much.
+//! `CommitBeforeTruncate` and `AckOldEnd` are their kin that can do harm.
 
 /// Whether this mistake is made now.
 #[cfg(not(raft_bug_zoo))]
@@ -73,12 +80,12 @@ mod kept {
         SkipLogMatching,
         /// A follower takes every append for the end of the log, also an old one.
         TruncateOnOldAppend,
-        /// A follower commits what the leader has committed, also beyond what it was sent.
-        CommitBeyondAppend,
+        /// A follower commits what the leader has committed before it gives up the entries that contradict the leader's.
+        CommitBeforeTruncate,
         /// A heartbeat tells the leader's commit index, also to those who lack the entries.
         CommitBeyondMatch,
-        /// A late append is acknowledged up to the end of the log.
-        AckWholeLog,
+        /// An append is acknowledged up to where the log ended before it.
+        AckOldEnd,
         /// A snapshot that brings nothing is acknowledged up to the end of the log.
         AckWholeLogForSnapshot,
         /// A rejection is taken for an acknowledgement.
@@ -107,6 +114,28 @@ mod kept {
         SnapshotNotWritten,
         /// A changed vote is not written.
         VoteNotWritten,
+        /// A leader that was once sure of its lease stays sure of it.
+        LeaseNeverEnds,
+        /// A lease outlives a transfer of leadership.
+        LeaseOutlivesTransfer,
+        /// Who promised a leader not to help others does not keep to it.
+        ForgetPromise,
+        /// A received snapshot counts as one entry less than it holds, and its last index is used again.
+        ReuseSnapshotIndex,
+        /// The log (crate `wal`) takes damage to what was acknowledged for the end of the log.
+        DamageIsTorn,
+        /// The log does not look at the checksums of records.
+        ChecksumsIgnored,
+        /// The log goes on before the remains of a torn batch, and leaves them where they are.
+        TornTailLeft,
+        /// The application (the simulator's, as are those below) takes a write for durable before the sync.
+        JournalSkipsSync,
+        /// The application does not sync a changed vote that comes without entries.
+        JournalVoteNotSynced,
+        /// The application has the log record a snapshot before the snapshot file is there.
+        JournalRecordsSnapshotFirst,
+        /// The application lets its append thread answer before it has written (asynchronous storage).
+        AppendThreadAnswersFirst,
     }
 
     static LOOSE: AtomicUsize = AtomicUsize::new(usize::MAX);

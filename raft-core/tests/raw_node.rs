@@ -38,10 +38,10 @@ fn persist(raw: &mut Node, ready: &Ready) {
     if let Some(snapshot) = ready.snapshot() {
         storage.apply_snapshot(snapshot.clone()).unwrap();
     }
+    storage.append(ready.entries()).unwrap();
     if let Some(hard_state) = ready.hard_state() {
         storage.set_hard_state(hard_state);
     }
-    storage.append(ready.entries()).unwrap();
 }
 
 fn apply(raw: &mut Node, persisted: &mut Persisted) -> Entries {
@@ -637,4 +637,22 @@ fn storage_reports_are_no_input_where_storage_is_synchronous() {
     for (kind, from) in [(MsgStorageAppendResp, LOCAL_APPEND_THREAD), (MsgStorageApplyResp, LOCAL_APPLY_THREAD)] {
         assert_eq!(raw.step(message(kind, from, 0)), Err(Error::StepLocalMessage));
     }
+}
+
+/// Why the hard state is written last: an append may bring entries and say that they are committed.
+#[test]
+fn a_crash_between_entries_and_hard_state_is_survived_only_in_that_order() {
+    let mut storage = MemoryStorage::new();
+    storage.set_conf_state(members(&[1, 2]));
+    let mut raw = RawNode::restart(config(1), storage.clone()).unwrap();
+    let entries: Entries = [1, 2].map(|index| Entry { index, term: 1, ..Entry::default() }).into();
+    raw.step(Message { entries, commit: 2, ..message(MsgApp, 2, 1) }).unwrap();
+    let ready = raw.ready().unwrap();
+    assert_eq!((ready.hard_state().unwrap().commit, indexes(ready.entries())), (2, vec![1, 2]));
+    let mut in_order = storage.clone();
+    in_order.append(ready.entries()).unwrap();
+    assert_eq!(RawNode::restart(config(1), in_order).unwrap().basic_status().hard_state.commit, 0);
+    storage.set_hard_state(ready.hard_state().unwrap());
+    let error = RawNode::restart(config(1), storage).unwrap_err();
+    assert_eq!(error, Error::HardStateOutOfRange { commit: 2, last: 0 });
 }

@@ -15,6 +15,22 @@
 //! - [`random`]: numbers that look random and are the same in every run.
 #![forbid(unsafe_code)]
 
+/// Whether a known mistake is made now: `false`, and gone, in every usual build. See `raft-core/src/zoo.rs`.
+#[cfg(not(raft_bug_zoo))]
+macro_rules! bug {
+    ($name:ident) => {
+        false
+    };
+}
+
+/// Whether a known mistake is made now.
+#[cfg(raft_bug_zoo)]
+macro_rules! bug {
+    ($name:ident) => {
+        raft_core::zoo::is_loose(raft_core::zoo::Bug::$name)
+    };
+}
+
 pub mod black_box;
 pub mod cluster;
 pub mod confchange_traces;

@@ -13,8 +13,10 @@
 //! | `pacing` | a heartbeat's answer frees one place in a full window and the next entries go; a paused probe is answered at once | a full window is probed with an empty append; a member that can commit more is told so at once (etcd since 3.6) | when appends go is flow control; what they say is compared with the sender's log, and commit indexes at every step |
 //! | `commit-told` | answers and vote messages carry the sender's commit index | only refusals of nodes that are no voters do | group commit and elections by commit index need it there |
 //! | `removed-campaigns` | a node that is no voter campaigns when it is told to | refuses, as etcd does | the script ends there |
-//! | `removed-leader` | panics at the next heartbeat | steps down (switched off here), else goes on beating, as in etcd | the script ends there |
+//! | `removed-leader` | panics when it next commits | steps down (switched off here), else goes on beating, as in etcd | the script ends there |
 //! | `early-read` | a read that comes before the leader's first commit is dropped | waits for it | it is not delivered |
+//! | `old-vote` | with quorum checks or pre-votes on, a request for a vote of a lower term is ignored | it is refused, with the term | delivered to both |
+//! | `commit-asked` | | a candidate tells a node that refused it, and is not a voter that it knows of, how far the log is committed | it is not delivered |
 //! | (no rule) | of two reads with one context, one is answered | both are | reads are not repeated |
 //! | `read-answer` | the answer to a forwarded read is taken from anybody, and also moves the commit index | only from the leader, and it moves nothing | that it is sent is compared; it is not delivered |
 //!
@@ -421,7 +423,7 @@ impl Script {
     }
 
     fn step(&mut self) {
-        // Theirs panics when a leader that has removed itself beats.
+        // Theirs panics when a leader that has removed itself next commits.
         let removed = |(node, id): (&Here, u64)| {
             let shown = node.shown();
             shown.role == StateType::Leader && !shown.voters.contains(&id)
@@ -593,6 +595,11 @@ impl Script {
             if is_true_append(&shown, &said) {
                 self.rule("pacing");
                 self.network.push((message, Vec::new()));
+            } else if is_refusal_of_an_old_request(&shown, &said, self.story.last()) {
+                self.rule("old-vote");
+                self.network.push((message, Vec::new()));
+            } else if said.commit != 0 && said.commit == said.index && is_request(&said) {
+                self.rule("commit-asked");
             } else {
                 here.push(said);
             }
@@ -607,10 +614,8 @@ impl Script {
         if here.is_empty() && there.is_empty() {
             return;
         }
-        let is_vote =
-            |one: &Said| one.kind == MessageType::MsgVote as i32 || one.kind == MessageType::MsgPreVote as i32;
         let is_voter = shown.voters.contains(&(at as u64 + 1));
-        if here.is_empty() && there.iter().all(is_vote) && !is_voter {
+        if here.is_empty() && there.iter().all(is_request) && !is_voter {
             self.rule("removed-campaigns");
             self.parted = true;
             return;
@@ -628,6 +633,20 @@ fn is_true_append(sender: &Shown, said: &Said) -> bool {
         && said.commit <= sender.commit
         && holds(said.index, said.log_term)
         && said.entries.iter().all(|(index, term, ..)| holds(*index, *term))
+}
+
+fn is_request(said: &Said) -> bool {
+    said.kind == MessageType::MsgVote as i32 || said.kind == MessageType::MsgPreVote as i32
+}
+
+/// The answer to a request for a vote of a lower term that was just delivered.
+fn is_refusal_of_an_old_request(sender: &Shown, said: &Said, delivered: Option<&String>) -> bool {
+    let request = format!("deliver {:x}->{:x} MsgVote Term:", said.to, said.from);
+    let term = delivered.and_then(|what| what.strip_prefix(&request)?.split(' ').next()?.parse::<u64>().ok());
+    said.kind == MessageType::MsgVoteResp as i32
+        && said.reject
+        && said.term == sender.term
+        && term.is_some_and(|term| term < sender.term)
 }
 
 /// Takes out of their message what only they say; the rules that were needed.

@@ -40,8 +40,12 @@ fn equal_orders_give_equal_histories_and_others_do_not() {
 #[test]
 fn seeds_that_found_mistakes_find_none_any_more() {
     for seed in [
-        5,  // a late rejection moved a progress that waited for a snapshot
-        57, // a term was led twice by one node that crashed before the term was durable
+        5,       // a late rejection moved a progress that waited for a snapshot
+        57,      // a term was led twice by one node that crashed before the term was durable
+        147,     // a leader trusted its lease for longer than its followers kept to it
+        101_852, // a new voter had the longest log and did not know that it was a voter: nobody could win
+        200_968, // a voter's term stayed behind: nobody told it, and a removed node went on raising the other's
+        305_358, // none: a log of thousands that went entry by entry needed longer than the bound allowed for
     ] {
         if let Err(failure) = run(&Order::new(seed)) {
             panic!("{}\n\n  {}", failure.violation, failure.order.command());

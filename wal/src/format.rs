@@ -424,8 +424,9 @@ pub(crate) fn read_records(
         if next > end || !is_zero(&segment[payload.end..next]) {
             return Ok(false);
         }
-        if get_u32(head, RECORD_CHECKSUM_AT) != checksum(seed, at, &head[PAYLOAD_BYTES_AT..], &segment[payload.clone()])
-        {
+        let is_right = get_u32(head, RECORD_CHECKSUM_AT)
+            == checksum(seed, at, &head[PAYLOAD_BYTES_AT..], &segment[payload.clone()]);
+        if !(is_right || bug!(ChecksumsIgnored)) {
             return Ok(false);
         }
         spine.update(head);

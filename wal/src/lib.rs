@@ -50,6 +50,22 @@
 //! against another program that writes into the files.
 #![deny(unsafe_code)]
 
+/// Whether a known mistake is made now: `false`, and gone, in everything that ships. See `raft-core/src/zoo.rs`.
+#[cfg(not(raft_bug_zoo))]
+macro_rules! bug {
+    ($name:ident) => {
+        false
+    };
+}
+
+/// Whether a known mistake is made now.
+#[cfg(raft_bug_zoo)]
+macro_rules! bug {
+    ($name:ident) => {
+        raft_core::zoo::is_loose(raft_core::zoo::Bug::$name)
+    };
+}
+
 mod batch;
 pub mod disk;
 mod error;

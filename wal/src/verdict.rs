@@ -176,6 +176,9 @@ pub(crate) enum Reason {
 /// The table. Total: the compiler checks that every combination is matched, a test that each verdict is right.
 pub(crate) fn judge(seen: &Observation) -> Verdict {
     use Verdict::{CutTail, Discard, Live, Refuse};
+    if bug!(DamageIsTorn) && seen.ahead == Ahead::Proof {
+        return judge(&Observation { ahead: Ahead::Debris, ..*seen });
+    }
     match (seen.head, seen.name) {
         (Head::OtherVersion, _) => Refuse(Reason::OtherVersion),
         (Head::Misplaced, Name::Published) => Refuse(Reason::Misplaced),

@@ -156,6 +156,9 @@ impl<S: Storage> RaftLog<S> {
             return Ok(None);
         }
         let last_new = previous.index + entries.len() as u64;
+        if bug!(CommitBeforeTruncate) {
+            self.commit_to(leader_commit.min(self.last_index()))?;
+        }
         if let Some(conflict) = self.find_conflict(&entries)? {
             if conflict <= self.committed {
                 return Err(Error::Malformed { from, what: "its entries contradict committed ones" });
@@ -164,7 +167,7 @@ impl<S: Storage> RaftLog<S> {
             let new: Entries = if known == 0 { entries } else { entries.iter().skip(known).cloned().collect() };
             self.append(new)?;
         }
-        self.commit_to(leader_commit.min(if bug!(CommitBeyondAppend) { self.last_index() } else { last_new }))?;
+        self.commit_to(leader_commit.min(last_new))?;
         Ok(Some(last_new))
     }
 

@@ -110,7 +110,7 @@ impl Unstable {
 
     /// A snapshot takes the place of everything.
     pub(crate) fn restore(&mut self, snapshot: Snapshot) {
-        *self = Unstable::new(snapshot.metadata.index + 1);
+        *self = Unstable::new(snapshot.metadata.index + u64::from(!bug!(ReuseSnapshotIndex)));
         self.snapshot = Some(snapshot);
     }
 

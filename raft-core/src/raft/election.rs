@@ -61,6 +61,10 @@ impl<S: Storage> Raft<S> {
             warning!("{:x} is unpromotable and can not campaign", self.id);
             return Ok(());
         }
+        if self.lease.is_promised() && campaign != Campaign::Transfer {
+            warning!("{:x} cannot campaign at term {}: its leader may rely on its promise", self.id, self.term);
+            return Ok(());
+        }
         if self.term >= validate::MAX_NUMBER {
             // The next term would be refused by everybody. Only forged messages lead here.
             warning!("{:x} cannot campaign at term {}: there is no later one", self.id, self.term);
@@ -120,6 +124,7 @@ impl<S: Storage> Raft<S> {
             MessageType::MsgVote => MessageType::MsgVoteResp,
             _ => MessageType::MsgPreVoteResp,
         };
+        self.hear_commit(message)?;
         let can_vote = self.vote == message.from
             || bug!(VoteTwice)
             || (self.vote == NONE && self.lead == NONE)
@@ -162,6 +167,36 @@ impl<S: Storage> Raft<S> {
         let id = EntryId { term: message.log_term, index: message.commit };
         if message.reject && self.log.maybe_commit(id)? {
             info!("{:x} [commit: {}] learned the commit index from {:x}", self.id, id.index, message.from);
+        }
+        self.tell_commit(message)
+    }
+
+    /// The other way round: who refused may know less, not know that it was given a vote, and have a longer log all the
+    /// same (this node was the leader, and lost what it had not written yet). Then it has to campaign in this node's
+    /// place, and for that it must hear how far the log is committed. It is asked once more, for no more than that.
+    fn tell_commit(&mut self, message: &Message) -> Result<(), Error> {
+        let (request, term) = match self.state {
+            StateType::PreCandidate => (MessageType::MsgPreVote, self.term + 1),
+            StateType::Candidate => (MessageType::MsgVote, self.term),
+            _ => return Ok(()),
+        };
+        let index = self.log.committed;
+        let knows_less = message.reject && message.commit != 0 && message.commit < index;
+        // Once in a campaign: an answer to this has been counted before.
+        if !knows_less || self.tracker.votes.contains_key(&message.from) {
+            return Ok(());
+        }
+        if let Some(log_term) = self.log.term(index)? {
+            self.send(Message { to: message.from, term, log_term, index, commit: index, ..Message::of(request) });
+        }
+        Ok(())
+    }
+
+    /// Takes up what [`Self::tell_commit`] says.
+    fn hear_commit(&mut self, request: &Message) -> Result<(), Error> {
+        let id = EntryId { term: request.log_term, index: request.index };
+        if request.commit == request.index && self.log.maybe_commit(id)? {
+            info!("{:x} [commit: {}] learned the commit index from {:x}", self.id, id.index, request.from);
         }
         Ok(())
     }
@@ -270,6 +305,7 @@ impl<S: Storage> Raft<S> {
         self.pending_conf_index = 0;
         self.uncommitted_bytes = 0;
         self.drop_reads();
+        self.lease.reset();
         Ok(())
     }
 

@@ -123,14 +123,14 @@ impl<S: Storage> Raft<S> {
         }
         if probed.index < self.log.committed {
             // Late or repeated: what is committed is the leader's already.
-            let index = if bug!(AckWholeLog) { self.log.last_index() } else { self.log.committed };
+            let index = self.log.committed;
             self.send(Message { to: from, index, ..Message::of(MessageType::MsgAppResp) });
             return Ok(());
         }
-        if let Some(index) =
-            self.log.maybe_append(from, probed, std::mem::take(&mut message.entries), message.commit)?
-        {
+        let old_end = if bug!(AckOldEnd) { self.log.last_index() } else { 0 };
+        if let Some(last) = self.log.maybe_append(from, probed, std::mem::take(&mut message.entries), message.commit)? {
             self.check_lost()?;
+            let index = last.max(old_end);
             self.send(Message { to: from, index, ..Message::of(MessageType::MsgAppResp) });
             return Ok(());
         }
@@ -163,6 +163,9 @@ impl<S: Storage> Raft<S> {
                 self.lost_up_to = self.lost_up_to.max(need);
             }
             return Err(error);
+        }
+        if self.lease_based_reads() {
+            self.lease.promise(self.config.election_tick);
         }
         let context = std::mem::take(&mut message.context);
         self.send(Message { to: message.from, context, ..Message::of(MessageType::MsgHeartbeatResp) });

@@ -255,7 +255,7 @@ impl<S: Storage> Raft<S> {
     }
 
     pub(super) fn broadcast_heartbeat(&mut self) {
-        let context = self.read_only.newest_position();
+        let context = self.heartbeat_context();
         let mut peer = self.peer_after(NONE);
         while let Some(to) = peer {
             peer = self.peer_after(to);
@@ -419,6 +419,7 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         info!("{:x} [term {}] starts to transfer leadership to {transferee:x}", self.id, self.term);
+        self.lease.give_up();
         // The transfer has an election timeout from now.
         self.election_elapsed = 0;
         self.lead_transferee = transferee;

@@ -11,6 +11,7 @@
 //! | `candidate.rs` | what a candidate hears |
 //! | `leader.rs` | proposals, replication, commit, heartbeats, transfer |
 //! | `read_index.rs` | linearizable reads |
+//! | `lease.rs` | for how long a leader may answer them alone |
 //! | `membership.rs` | configuration changes and what follows from them |
 //! | `validate.rs` | what a message must look like to be looked at |
 //!
@@ -24,6 +25,7 @@ mod candidate;
 mod election;
 mod follower;
 mod leader;
+mod lease;
 mod membership;
 mod read_index;
 pub(crate) mod validate;
@@ -39,6 +41,7 @@ use crate::storage::{Storage, StorageError};
 use crate::tracker::ProgressTracker;
 
 use election::Campaign;
+use lease::Lease;
 use read_index::ReadOnly;
 
 pub use read_index::ReadState;
@@ -109,6 +112,8 @@ pub(crate) struct Raft<S> {
     /// Payload bytes in the leader's uncommitted tail; a lower bound.
     uncommitted_bytes: u64,
     pub(crate) read_only: ReadOnly,
+    /// Untouched unless reads rely on leases.
+    lease: Lease,
     /// A leader told us of entries that we had acknowledged and do not have: 0, or an index above the log's end.
     lost_up_to: u64,
     /// Ticks since the election timer was last reset; on a leader since the last quorum check.
@@ -141,6 +146,7 @@ impl<S: Storage> Raft<S> {
             pending_conf_index: 0,
             uncommitted_bytes: 0,
             read_only: ReadOnly::new(),
+            lease: Lease::new(),
             lost_up_to: 0,
             election_elapsed: 0,
             heartbeat_elapsed: 0,
@@ -184,6 +190,10 @@ impl<S: Storage> Raft<S> {
         self.log.committed = self.log.committed.max(hard_state.commit);
         self.term = if bug!(ForgetTerm) { 0 } else { hard_state.term };
         self.vote = if bug!(ForgetVote) { NONE } else { hard_state.vote };
+        if self.lease_based_reads() {
+            // It may have promised before it ended.
+            self.lease.promise(self.config.election_tick);
+        }
         Ok(())
     }
 
@@ -230,6 +240,8 @@ impl<S: Storage> Raft<S> {
             Some(MessageType::MsgProp | MessageType::MsgReadIndex) => (false, false),
             Some(MessageType::MsgAppResp) if bug!(AckBeforeSync) && message.to != self.id => (true, false),
             Some(MessageType::MsgAppResp) => (true, true),
+            // A promise, which a node that forgets the term does not know of.
+            Some(MessageType::MsgHeartbeatResp) if self.lease_based_reads() => (true, true),
             _ => (true, false),
         };
         if carries_own_term {
@@ -240,6 +252,9 @@ impl<S: Storage> Raft<S> {
 
     /// One tick of the node's clock.
     pub(crate) fn tick(&mut self) -> Result<(), Error> {
+        if self.lease_based_reads() {
+            self.lease.tick();
+        }
         match self.state {
             StateType::Leader => self.tick_leader(),
             _ => self.tick_election(),
@@ -284,7 +299,8 @@ impl<S: Storage> Raft<S> {
     /// away from disturbing a working cluster. Answers whether the message is to be looked at any further.
     fn step_higher_term(&mut self, kind: MessageType, message: &Message) -> Result<bool, Error> {
         let is_request = matches!(kind, MessageType::MsgVote | MessageType::MsgPreVote);
-        if is_request && message.context != Campaign::TRANSFER_CONTEXT && self.in_lease() {
+        if is_request && message.context != Campaign::TRANSFER_CONTEXT && (self.in_lease() || self.lease.is_promised())
+        {
             self.log_vote("ignored", kind, message, &self.lease_text())?;
             return Ok(false);
         }
@@ -323,6 +339,16 @@ impl<S: Storage> Raft<S> {
                     term: self.term,
                     reject: true,
                     ..Message::of(MessageType::MsgPreVoteResp)
+                });
+            }
+            // A candidate that nobody else talks to would come after our term one by one, or never, if somebody raises it.
+            MessageType::MsgVote if leases => {
+                self.log_vote("rejected", kind, message, "")?;
+                self.send(Message {
+                    to: message.from,
+                    term: self.term,
+                    reject: true,
+                    ..Message::of(MessageType::MsgVoteResp)
                 });
             }
             _ => info!(

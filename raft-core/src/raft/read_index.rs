@@ -72,8 +72,8 @@ impl ReadOnly {
         self.confirmed + self.waiting.len() as u64
     }
 
-    /// What a heartbeat carries: the number of the newest read that waits, or nothing.
-    pub(super) fn newest_position(&self) -> Bytes {
+    /// The number of the newest read that waits, or nothing.
+    fn newest_position(&self) -> Bytes {
         if self.waiting.is_empty() {
             return Bytes::new();
         }
@@ -93,7 +93,7 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         let index = self.log.committed;
-        if self.lease_based_reads() || bug!(ReadWithoutQuorum) {
+        if self.lease_holds() || bug!(ReadWithoutQuorum) {
             self.answer_read(message, index);
             return Ok(());
         }
@@ -118,9 +118,27 @@ impl<S: Storage> Raft<S> {
         Ok(())
     }
 
+    /// What a heartbeat carries: the number of the newest read that waits, or nothing; with leases always a number, and
+    /// behind it when it was sent.
+    pub(super) fn heartbeat_context(&self) -> Bytes {
+        if !self.lease_based_reads() {
+            return self.read_only.newest_position();
+        }
+        [self.read_only.position(), self.lease.now()].map(u64::to_le_bytes).concat().into()
+    }
+
+    /// Whether reads may rely on the lease alone, now.
+    fn lease_holds(&mut self) -> bool {
+        let (own, election_tick) = (self.id, self.config.election_tick);
+        self.lease_based_reads() && self.lease.holds(own, &self.tracker.config.voters, election_tick)
+    }
+
     /// Refuses an echo of a number that was never sent, before anything of its message is used.
     pub(super) fn check_read_ack(&self, message: &Message) -> Result<(), Error> {
-        if counter(&message.context).is_some_and(|counter| counter > self.read_only.position()) {
+        let (counter, sent) = numbers(&message.context);
+        let is_forged = counter.is_some_and(|counter| counter > self.read_only.position())
+            || sent.is_some_and(|sent| sent > self.lease.now());
+        if is_forged {
             let what = "it confirms reads that were never asked about";
             return Err(Error::Malformed { from: message.from, what });
         }
@@ -129,7 +147,11 @@ impl<S: Storage> Raft<S> {
 
     /// A heartbeat's echo.
     pub(super) fn handle_read_ack(&mut self, from: u64, context: &[u8]) {
-        let Some(counter) = counter(context) else { return };
+        let (counter, sent) = numbers(context);
+        if let Some(sent) = sent {
+            self.lease.hears(from, sent);
+        }
+        let Some(counter) = counter else { return };
         let counter = if bug!(OldEchoConfirms) { self.read_only.position() } else { counter };
         let acked = self.read_only.acks.entry(from).or_default();
         *acked = counter.max(*acked);
@@ -175,7 +197,12 @@ impl<S: Storage> Raft<S> {
     }
 }
 
-/// What a heartbeat carries, read back; `None` if it is nothing of ours.
-fn counter(context: &[u8]) -> Option<u64> {
-    <[u8; 8]>::try_from(context).ok().map(u64::from_le_bytes)
+/// What a heartbeat carries, read back: the number of a read, and when it was sent; `None` for what is nothing of ours.
+fn numbers(context: &[u8]) -> (Option<u64>, Option<u64>) {
+    let number = |bytes: &[u8]| <[u8; 8]>::try_from(bytes).ok().map(u64::from_le_bytes);
+    match context.split_at_checked(8) {
+        Some((counter, [])) => (number(counter), None),
+        Some((counter, sent)) if sent.len() == 8 => (number(counter), number(sent)),
+        _ => (None, None),
+    }
 }

@@ -14,9 +14,9 @@ use tests::sim::plan::{Fault, FaultSet, Order, FAULTS};
 
 const USAGE: &str =
     "usage: sim [--seeds N | --seed S] [--first S] [--nodes LOW..HIGH] [--ticks T] [--without FAULT,...]
-           [--minutes M] [--threads N] [--marks] [--leases] [--log]
+           [--minutes M] [--threads N] [--marks] [--log]
 
-  --seeds N        how many seeds to run (100)
+  --seeds N        how many seeds to run (100, or without end if there is a time)
   --first S        the first of them (0)
   --seed S         one seed only
   --nodes L..H     nodes of a cluster, drawn by each seed; one number for exactly so many (3..7)
@@ -25,7 +25,6 @@ const USAGE: &str =
   --minutes M      begin no new seed after M minutes
   --threads N      threads (as many as there are cores)
   --marks          fail unless every place was reached
-  --leases         let seeds draw reads that rely on leases, which can be stale
   --log            print what happens, and what raft-core and wal say to it (for one seed)
 
 Prints one line about what ran. A failure is printed with the command that runs it again, then shrunk.";
@@ -99,17 +98,13 @@ fn main() -> ExitCode {
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let order = Order::new(0);
-    let mut campaign = Campaign { first_seed: 0, seeds: 100, order, threads, time: None };
-    let mut marks = false;
+    let mut campaign = Campaign { first_seed: 0, seeds: 0, order, threads, time: None };
+    let (mut seeds, mut marks) = (None, false);
     while let Some(word) = words.next() {
         if word == "--log" {
             log::set_logger(&LOGGER).map_err(|error| error.to_string())?;
             log::set_max_level(log::LevelFilter::Debug);
             campaign.threads = 1;
-            continue;
-        }
-        if word == "--leases" {
-            campaign.order.leases = true;
             continue;
         }
         if word == "--marks" {
@@ -119,9 +114,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
         let number = || value.parse::<u64>().map_err(|_| format!("{word} needs a number, not {value}"));
         match word.as_str() {
-            "--seeds" => campaign.seeds = number()?,
+            "--seeds" => seeds = Some(number()?),
             "--first" => campaign.first_seed = number()?,
-            "--seed" => (campaign.first_seed, campaign.seeds) = (number()?, 1),
+            "--seed" => (campaign.first_seed, seeds) = (number()?, Some(1)),
             "--nodes" => campaign.order.nodes = range(&value)?,
             "--ticks" => campaign.order.ticks = number()?,
             "--minutes" => campaign.time = Some(Duration::from_secs(60 * number()?)),
@@ -130,6 +125,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             _ => return Err(format!("there is no {word}")),
         }
     }
+    campaign.seeds = seeds.unwrap_or(if campaign.time.is_some() { u64::MAX } else { 100 });
     Ok(Arguments { campaign, marks })
 }
 

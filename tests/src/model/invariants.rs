@@ -9,7 +9,7 @@ use raft_core::pb::{ConfState, Message, MessageType};
 use raft_core::StateType;
 
 use super::history::{chain, Committed, History};
-use super::state::{digest_of, LogView, Member, State};
+use super::state::{digest_of, Event, LogView, Member, State};
 use super::step::Effects;
 
 type Verdict = Result<(), String>;
@@ -19,14 +19,18 @@ pub(super) fn check(
     history: &mut Arc<History>,
     before: &Member,
     after: &Member,
-    restarted: bool,
+    event: Event,
     effects: &Effects,
 ) -> Verdict {
+    let restarted = matches!(event, Event::Crash(_) | Event::CrashHalfway(_));
     let id = after.raw.basic_status().id;
     monotonic(before, after, restarted)?;
+    if matches!(event, Event::Sync(_) | Event::Answer(_) | Event::Apply(_)) {
+        storage_replaces_nothing(before, after)?;
+    }
     log_matching(state, after)?;
-    let mut in_force = vec![before.raw.status().config.conf_state()];
-    in_force.extend(effects.configured.iter().map(|(_, configuration)| configuration.clone()));
+    let mut in_force = vec![(0, before.raw.status().config.conf_state())];
+    in_force.extend(effects.configured.iter().cloned());
     committed_is_agreed_and_durable(state, history, after, &in_force)?;
     applied_is_agreed(history, after)?;
     one_vote_a_term(history, id, after)?;
@@ -77,6 +81,20 @@ fn monotonic(before: &Member, after: &Member, restarted: bool) -> Verdict {
     Ok(())
 }
 
+/// What storage does and says makes entries durable; it takes none away and puts none in another's place (etcd
+/// `rawnode.go`, newStorageAppendRespMsg: the ABA problem).
+fn storage_replaces_nothing(before: &Member, after: &Member) -> Verdict {
+    for index in before.log.base.0.max(after.log.base.0) + 1..=before.log.last() {
+        if before.log.get(index) != after.log.get(index) {
+            let id = after.raw.basic_status().id;
+            return Err(format!(
+                "storage replaces nothing: node {id}'s entry {index} changes by a word of its storage"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Raft paper, figure 3, Log Matching: if two logs hold an entry of the same index and term, they agree up to there.
 fn log_matching(state: &State, after: &Member) -> Verdict {
     let own = after.raw.basic_status().id;
@@ -107,7 +125,7 @@ fn committed_is_agreed_and_durable(
     state: &State,
     history: &mut Arc<History>,
     after: &Member,
-    in_force: &[ConfState],
+    in_force: &[(u64, ConfState)],
 ) -> Verdict {
     let hard_state = after.raw.basic_status().hard_state;
     for index in after.log.base.0 + 1..=hard_state.commit {
@@ -137,19 +155,23 @@ fn committed_is_agreed_and_durable(
 }
 
 /// The node may have gone through several configurations in the step that committed the entry; one of them must have
-/// allowed it.
-fn durable_on_a_quorum(state: &State, after: &Member, index: u64, in_force: &[ConfState]) -> Verdict {
+/// allowed it. A change that stands at `index` or behind it was applied later than `index` was committed.
+fn durable_on_a_quorum(state: &State, after: &Member, index: u64, in_force: &[(u64, ConfState)]) -> Verdict {
     let term = after.log.term(index);
     let holds = |id: &&u64| {
         let holder = state.members.get(**id as usize - 1);
         holder.is_some_and(|holder| holder.durable.term(index) == term || holder.durable.base.0 >= index)
     };
     let agrees = |voters: &[u64]| voters.is_empty() || voters.iter().filter(holds).count() > voters.len() / 2;
-    if in_force.iter().any(|config| agrees(&config.voters) && agrees(&config.voters_outgoing)) {
+    let in_time = in_force.iter().filter(|(change, _)| *change < index);
+    if in_time.clone().any(|(_, config)| agrees(&config.voters) && agrees(&config.voters_outgoing)) {
         return Ok(());
     }
     let id = after.raw.basic_status().id;
-    Err(format!("node {id} holds index {index} for committed, and no majority has it on disk: {in_force:?}"))
+    Err(format!(
+        "node {id} holds index {index} for committed, and no majority has it on disk: {:?}",
+        in_time.collect::<Vec<_>>()
+    ))
 }
 
 /// Raft paper, figure 3, State Machine Safety, for what applications made of it.

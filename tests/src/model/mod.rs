@@ -62,6 +62,6 @@ mod step;
 pub mod story;
 
 pub use scenario::{scenarios, Scenario};
-pub use search::{search, walk, Limits, Report, Violation};
+pub use search::{search, Limits, Report, Violation};
 pub use state::{Event, State};
 pub use step::Outcome as Step;

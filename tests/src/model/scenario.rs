@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use raft_core::confchange::parse_changes;
-use raft_core::pb::{ConfChange, ConfChangeTransition, ConfChangeV2, ConfState, Entry, HardState, MessageType};
+use raft_core::pb::{
+    ConfChange, ConfChangeTransition, ConfChangeV2, ConfState, Entry, HardState, Message, MessageType,
+};
 use raft_core::{ConfChangeKind, Config, MemoryStorage, NO_LIMIT};
 
 use super::history::History;
@@ -44,6 +46,10 @@ pub struct Move {
     what: What,
     node: u64,
     away: &'static [u64],
+    /// With asynchronous storage, this node does not hear what its append thread has done.
+    deaf: u64,
+    /// And of this one, the append thread stops before it writes entries.
+    slow: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,14 +58,28 @@ enum What {
     Lead,
     /// The node campaigns, and wins if it can; its first appends are lost.
     Elect,
+    /// The node campaigns, and wins if it can; the first append that others can take arrives, and their word of it is lost.
+    Begin,
     /// The leader takes a proposal.
     Propose,
     /// The node compacts its log.
     Compact,
+    /// The node crashes and comes back, as a follower.
+    Restart,
 }
 
 const fn with(what: What, node: u64, away: &'static [u64]) -> Move {
-    Move { what, node, away }
+    Move { what, node, away, deaf: 0, slow: 0 }
+}
+
+/// A node restarts, while node 2 does not hear its append thread.
+const fn restart(node: u64) -> Move {
+    Move { deaf: 2, ..with(What::Restart, node, &[]) }
+}
+
+/// Node 1 or 3 begins to lead, while node 2 does not hear its append thread.
+const fn begin(node: u64, away: &'static [u64]) -> Move {
+    Move { deaf: 2, ..with(What::Begin, node, away) }
 }
 
 /// See the module's text.
@@ -121,6 +141,24 @@ const LONGER_AND_OLDER: &[Move] = &[
     with(What::Propose, 1, &[2, 3]),
     with(What::Propose, 1, &[2, 3]),
     with(What::Lead, 3, &[1]),
+];
+
+/// Node 2 has written the entry of index 2 that node 1 proposed, then node 3's in its place, and is about to write node 1's
+/// again; of none of that it knows that it is done.
+const WRITTEN_TWICE: &[Move] = &[
+    with(What::Lead, 1, &[]),
+    with(What::Propose, 1, &[2, 3]),
+    with(What::Elect, 3, &[1]),
+    // Each of them wins at the second attempt: at the first, its term is the one in which node 2 has voted already.
+    restart(1),
+    begin(1, &[3]),
+    begin(1, &[3]),
+    restart(3),
+    begin(3, &[1]),
+    begin(3, &[1]),
+    restart(1),
+    begin(1, &[3]),
+    Move { slow: 2, ..begin(1, &[3]) },
 ];
 
 const BASE: Scenario = Scenario {
@@ -185,6 +223,16 @@ pub fn scenarios() -> Vec<Scenario> {
             ..BASE
         },
         Scenario {
+            name: "written-twice",
+            about: "asynchronous storage that is late to say what it wrote: an entry, another in its place, the first again",
+            storage: StorageMode::Asynchronous,
+            start: WRITTEN_TWICE,
+            one_entry_a_message: true,
+            max_term: 6,
+            budget: Budget { campaigns: 1, beats: 2, crashes: 1, drops: 1, ..NOTHING },
+            ..BASE
+        },
+        Scenario {
             name: "leases",
             about: "pre-votes, leases and quorum checks, with clocks that tick at any rate",
             storage: StorageMode::AtOnce,
@@ -227,6 +275,16 @@ pub fn scenarios() -> Vec<Scenario> {
             storage: StorageMode::AtOnce,
             start: LED,
             budget: Budget { campaigns: 1, transfers: 1, reads: 2, proposals: 1, beats: 1, drops: 2, ..NOTHING },
+            ..BASE
+        },
+        Scenario {
+            name: "late-echoes",
+            about: "the answer to an earlier heartbeat reaches a leader that was deposed meanwhile",
+            storage: StorageMode::AtOnce,
+            start: LED,
+            in_flight: 6,
+            max_term: 2,
+            budget: Budget { campaigns: 1, reads: 2, ..NOTHING },
             ..BASE
         },
         Scenario {
@@ -286,9 +344,9 @@ impl Scenario {
         for id in 1..=self.nodes {
             state = self.perform(state, Event::Start(id))?;
         }
-        state = self.settle(state, &[], |_| true)?;
+        state = self.settle(state, &with(What::Lead, 0, &[]))?;
         for one in self.start {
-            state.budget = Budget { campaigns: 1, proposals: 1, compactions: 1, ..NOTHING };
+            state.budget = Budget { campaigns: 1, proposals: 1, compactions: 1, crashes: 1, ..NOTHING };
             state = self.carry_out(state, *one)?;
         }
         state.budget = self.budget;
@@ -323,25 +381,50 @@ impl Scenario {
 
     fn carry_out(&self, state: State, one: Move) -> Result<State, String> {
         let event = match one.what {
-            What::Lead | What::Elect => Event::Campaign(one.node),
+            What::Lead | What::Elect | What::Begin => Event::Campaign(one.node),
             What::Propose => Event::Propose(one.node),
             What::Compact => Event::Compact(one.node),
+            What::Restart => Event::Crash(one.node),
         };
-        let is_vote = |kind| matches!(kind, MessageType::MsgVote | MessageType::MsgVoteResp);
-        self.settle(self.perform(state, event)?, one.away, |kind| one.what != What::Elect || is_vote(kind))
+        let state = self.perform(state, event)?;
+        self.settle(state, &one)
     }
 
-    /// Everything is durable, applied and delivered, except to the nodes that are away, and what does not `pass`.
-    fn settle(&self, mut state: State, away: &[u64], pass: impl Fn(MessageType) -> bool) -> Result<State, String> {
+    /// Everything is durable, applied and delivered, except for what the move says.
+    fn settle(&self, mut state: State, one: &Move) -> Result<State, String> {
         loop {
-            state.network.retain(|(_, message)| !away.contains(&message.to) && message.kind().is_some_and(&pass));
-            let quiet = |event: &Event| {
-                matches!(event, Event::Deliver(_) | Event::Sync(_) | Event::Answer(_) | Event::Apply(_))
+            state.network.retain(|(_, message)| !one.away.contains(&message.to) && one.passes(message));
+            let quiet = |event: &Event| match event {
+                Event::Deliver(_) | Event::Apply(_) => true,
+                Event::Answer(id) => *id != one.deaf,
+                Event::Sync(id) => {
+                    let next = state.member(*id).appends.front();
+                    *id != one.slow || next.is_none_or(|work| work.entries.is_empty())
+                }
+                _ => false,
             };
             match state.events(self).into_iter().find(quiet) {
                 Some(event) => state = self.perform(state, event)?,
                 None => return Ok(state),
             }
+        }
+    }
+}
+
+impl Move {
+    /// Whether this message arrives.
+    fn passes(&self, message: &Message) -> bool {
+        let kind = message.kind();
+        let is_vote = matches!(kind, Some(MessageType::MsgVote | MessageType::MsgVoteResp));
+        let is_append = match kind {
+            Some(MessageType::MsgApp) => true,
+            Some(MessageType::MsgAppResp) => message.reject,
+            _ => false,
+        };
+        match self.what {
+            What::Elect => is_vote,
+            What::Begin => is_vote || is_append,
+            What::Lead | What::Propose | What::Compact | What::Restart => true,
         }
     }
 }

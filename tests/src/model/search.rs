@@ -12,8 +12,6 @@ use std::thread;
 
 use raft_core::pb::Message;
 
-use crate::random::Random;
-
 use super::history::History;
 use super::scenario::Scenario;
 use super::state::{Event, Member, State};
@@ -207,23 +205,6 @@ fn path_to(links: &[(u32, u16)], number: u32) -> Vec<u16> {
     }
     path.reverse();
     path
-}
-
-/// A random walk of so many steps through a scenario, which goes deeper than a search can.
-///
-/// # Errors
-/// The invariant that it breaks.
-pub fn walk(scenario: &Scenario, seed: u64, steps: usize) -> Result<(), String> {
-    let mut random = Random::new(seed);
-    let mut state = scenario.initial()?;
-    for _ in 0..steps {
-        let events = state.events(scenario);
-        let Some(event) = events.get(random.below(events.len() as u64) as usize) else { return Ok(()) };
-        if let Outcome::Next(next) = state.after(scenario, *event)? {
-            state = next;
-        }
-    }
-    Ok(())
 }
 
 /// A path, played.

@@ -55,7 +55,6 @@ impl State {
         }
         member.settle(scenario, &mut effects)?;
         member.refresh_views()?;
-        let restarted = matches!(event, Event::Crash(_) | Event::CrashHalfway(_));
         let mut history = Arc::clone(&next.history);
         if let Event::Read(_) = event {
             let history = Arc::make_mut(&mut history);
@@ -63,7 +62,7 @@ impl State {
         }
         let member = Arc::new(member);
         next.replace(id, Arc::clone(&member));
-        invariants::check(&next, &mut history, &before, &member, restarted, &effects)?;
+        invariants::check(&next, &mut history, &before, &member, event, &effects)?;
         if !Arc::ptr_eq(&history, &next.history) {
             next.history_hash = hash_of(&*history);
             next.history = history;

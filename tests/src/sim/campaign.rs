@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::finish::LIMIT_TICKS;
 use super::marks::Marks;
 use super::plan::{Order, Plan, TICK_MS};
 use super::{run, Failure, History, Stats, Violation};
@@ -200,9 +199,4 @@ pub fn shrink(failure: &Failure, mut helped: impl FnMut(&Failure)) -> Failure {
             return best;
         }
     }
-}
-
-/// The longest that a history can take.
-pub fn longest_ms(ticks: u64) -> u64 {
-    (ticks + LIMIT_TICKS) * TICK_MS
 }

@@ -11,8 +11,8 @@ use raft_core::pb::{ConfChangeV2, Entry, HardState, Message, MessageType, Snapsh
 use raft_core::{is_local_thread, ConfChangeKind, Error, Ready, SoftState, StateType, Storage, LOCAL_APPEND_THREAD};
 
 use super::invariants::{
-    acknowledged, committed_durable, config_safety, ensure, leader_append_only, monotonic::Seen, progress_bounds,
-    quota::Quota, read_index, store_equality, Violation,
+    acknowledged, committed_durable, config_safety, elected, ensure, leader_append_only, monotonic::Seen,
+    progress_bounds, quota::Quota, read_index, store_equality, Violation,
 };
 use super::journal::DiskFailed;
 use super::node::Process;
@@ -172,6 +172,9 @@ impl World {
         let Some(mut job) = process.appends.pop_front() else { return Ok(()) };
         let hard_state = hard_state_of(&job);
         let snapshot = job.take_snapshot();
+        if bug!(AppendThreadAnswersFirst) {
+            self.respond(at, process, std::mem::take(&mut job.responses))?;
+        }
         if let Some(snapshot) = &snapshot {
             self.install(at, process, snapshot)?;
         }
@@ -351,8 +354,9 @@ impl World {
         let change = ConfChangeKind::decode(entry).map_err(broken)?;
         let leaves = ConfChangeV2::leave_joint(&change.clone().into_v2());
         let before = process.conf_state.clone();
-        // What was committed under the old configuration is judged by it.
+        // What was committed under the old configuration is judged by it, and who was elected.
         self.see_commit(process)?;
+        self.see_elected(process)?;
         match process.raw.apply_conf_change(change) {
             Ok(conf_state) => process.conf_state = conf_state,
             Err(error) if error.is_fatal() => return Err(broken(error)),
@@ -434,6 +438,7 @@ impl World {
         let id = self.machines[at].id;
         let term = process.raw.basic_status().hard_state.term;
         if now.state == StateType::Leader && (process.stance.role != StateType::Leader || process.stance.term != term) {
+            self.see_elected(process)?;
             self.invariants.election_safety.leads(term, id)?;
             self.invariants.leader_completeness.leads(term, &process.log)?;
             process.quota = Quota::default();
@@ -443,6 +448,22 @@ impl World {
             sometimes!(self.marks, LeaderOfJoint, status.config.is_joint());
             sometimes!(self.marks, SingleVoterLeads, status.config.voters.ids().len() == 1);
             sometimes!(self.marks, TransferDone, self.transfers.get(&id).is_some_and(|until| self.now < *until));
+        }
+        Ok(())
+    }
+
+    /// Looks at the votes of a leader that has just been elected, before its configuration changes.
+    fn see_elected(&mut self, process: &mut Process) -> Result<(), Stop> {
+        let status = process.raw.status();
+        let (id, term) = (status.basic.id, status.basic.hard_state.term);
+        if status.basic.soft_state.state == StateType::Leader && process.elected_in != term {
+            process.elected_in = term;
+            let disk = |id: u64| {
+                let machine = self.machines.get(usize::try_from(id.checked_sub(1)?).ok()?)?;
+                let held = machine.recovery.durable().hard_state;
+                Some((held.term, held.vote))
+            };
+            elected::check(id, term, &status.config, disk)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The end of a history: the faults stop, and within a bounded time the cluster serves again.
 //!
-//! Everybody starts, links heal, disks are fast. From then on the cluster must, within [`LIMIT_TICKS`]: elect a leader,
+//! Everybody starts, links heal, disks are fast. From then on the cluster must, within [`LIMIT_TICKS`] (more where a
+//! long log can only travel entry by entry): elect a leader,
 //! commit a new write on every member, serve a read, and hold the same state on every member as of the same index.
 //!
 //! An operator helps where Raft leaves something to one: a joint configuration whose way out is explicit is left, and
@@ -20,13 +21,19 @@ use crate::sometimes;
 /// How long recovery may take.
 pub const LIMIT_TICKS: u64 = 1_000;
 
+/// A message of so many bytes holds hardly more than an entry.
+const SMALL_MESSAGE_BYTES: u64 = 200;
+
+/// There and back, and the disks at both ends.
+const ROUND_TRIP_MS: u64 = 20;
+
 impl World {
     /// Stops the faults and waits for the cluster to serve.
     pub(super) fn finish(&mut self) -> Result<(), Violation> {
         self.heal()?;
         let begun = self.now;
         let demanded = self.plan.config.check_quorum || self.plan.config.pre_vote;
-        let limit = if demanded { LIMIT_TICKS } else { LIMIT_TICKS / 10 };
+        let limit = if demanded { LIMIT_TICKS + self.backlog_ticks() } else { LIMIT_TICKS / 10 };
         let (mut written, mut read): (Option<u64>, Option<u64>) = (None, None);
         for round in 0..limit {
             self.run_until(self.now + TICK_MS)?;
@@ -57,6 +64,21 @@ impl World {
             }
         }
         ensure("liveness", !demanded, || format!("{limit} ticks after the last fault:\n{}", self.describe()))
+    }
+
+    /// How much longer it may take where messages hold one entry each and go a few at a time, and thousands wait: until the
+    /// longest log is everywhere, one round trip after the other.
+    fn backlog_ticks(&self) -> u64 {
+        if self.plan.config.max_size_per_msg > SMALL_MESSAGE_BYTES {
+            return 0;
+        }
+        let ends = self.machines.iter().map(|machine| {
+            let durable = machine.recovery.durable().log.last();
+            machine.process.as_ref().map_or(durable, |process| process.log.last().max(durable))
+        });
+        let entries = ends.clone().max().unwrap_or(0) - ends.min().unwrap_or(0);
+        let round_trips = entries / self.plan.config.max_inflight_msgs as u64;
+        round_trips * (2 * self.plan.gather_ms + ROUND_TRIP_MS) / TICK_MS
     }
 
     fn heal(&mut self) -> Result<(), Violation> {

@@ -112,7 +112,8 @@ impl Journal {
         self.wal.append(hard_state.as_ref(), entries).map_err(|error| failed(&error))?;
         self.must_sync |= !entries.is_empty();
         if let Some(state) = hard_state {
-            self.must_sync |= (state.term, state.vote) != (self.hard_state.term, self.hard_state.vote);
+            let promises = (state.term, state.vote) != (self.hard_state.term, self.hard_state.vote);
+            self.must_sync |= promises && !bug!(JournalVoteNotSynced);
             self.hard_state = state;
         }
         self.alive()
@@ -121,7 +122,9 @@ impl Journal {
     /// Makes what was written durable, unless all of it is a commit index that Raft would find out again.
     pub(super) fn sync(&mut self, recovery: &mut Recovery) -> Result<(), DiskFailed> {
         if self.must_sync {
-            self.wal.sync().map_err(|error| failed(&error))?;
+            if !bug!(JournalSkipsSync) {
+                self.wal.sync().map_err(|error| failed(&error))?;
+            }
             recovery.synced();
             self.must_sync = false;
         }
@@ -130,11 +133,17 @@ impl Journal {
 
     /// Makes a snapshot durable: file, then record.
     pub(super) fn save_snapshot(&mut self, recovery: &mut Recovery, snapshot: &Snapshot) -> Result<(), DiskFailed> {
-        self.snapshots.save(snapshot).map_err(|error| failed(&error))?;
-        self.alive()?;
         let metadata = &snapshot.metadata;
+        if !bug!(JournalRecordsSnapshotFirst) {
+            self.snapshots.save(snapshot).map_err(|error| failed(&error))?;
+            self.alive()?;
+        }
         recovery.writes(Write::Snapshot(metadata.index, metadata.term));
         self.wal.save_snapshot(metadata).map_err(|error| failed(&error))?;
+        if bug!(JournalRecordsSnapshotFirst) {
+            self.alive()?;
+            self.snapshots.save(snapshot).map_err(|error| failed(&error))?;
+        }
         recovery.synced();
         self.must_sync = false;
         self.hard_state = recovery.durable().hard_state;

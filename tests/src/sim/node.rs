@@ -77,6 +77,8 @@ pub(super) struct Process {
     /// Where the configuration changes in it stand.
     pub(super) changes: Vec<u64>,
     pub(super) stance: Stance,
+    /// The last term in which it was seen to lead.
+    pub(super) elected_in: u64,
     /// The commit index that was looked at last.
     pub(super) commit_seen: u64,
     pub(super) lease: Lease,

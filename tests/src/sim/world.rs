@@ -301,8 +301,7 @@ impl World {
         for (via, message) in unread {
             self.lose(via, &message);
         }
-        let Plan { down_ticks_min, down_ticks_max, .. } = self.plan;
-        let down = down_ticks_min * TICK_MS + self.disk_random.below((down_ticks_max - down_ticks_min) * TICK_MS + 1);
+        let down = self.disk_random.below(self.plan.down_ticks_max * TICK_MS + 1);
         self.stats.crashes += 1;
         self.schedule(down, Event::Start { at, boot });
     }
@@ -411,6 +410,7 @@ impl World {
             log,
             changes,
             stance,
+            elected_in: 0,
             commit_seen: index,
             lease: Lease::default(),
             quota: Quota::default(),

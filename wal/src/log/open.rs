@@ -142,7 +142,7 @@ impl Wal {
         };
         let path = dir.join(&info.name);
         let mut region = disk.map(&path).map_err(|source| WalError::io("map the log segment", &path, source))?;
-        if end.debris_end > end.offset {
+        if end.debris_end > end.offset && !bug!(TornTailLeft) {
             region
                 .slice_mut(end.offset..end.debris_end)
                 .map(|debris| debris.fill(0))

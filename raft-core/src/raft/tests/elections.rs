@@ -385,3 +385,31 @@ fn split_pre_votes_end_without_a_term_and_the_next_round_wins() {
     net.campaign(2);
     assert_eq!((net.state(2), net.state(3)), ((Leader, 3), (Follower, 3)));
 }
+
+/// A leader made node 3 a voter and lost the end of its log before it told it. Node 3 has the longer log, so it refuses; and
+/// it does not know that it votes, so it does not campaign. It must be told, or the two never have a leader again.
+#[test]
+fn a_voter_that_does_not_know_that_it_is_one_is_told_by_the_candidate_that_it_refuses() {
+    use crate::pb::{ConfChange, ConfChangeType};
+    for pre_vote in [false, true] {
+        let config = |id| Config { pre_vote, ..plain(id) };
+        let (kind, data) = ConfChangeKind::V1(ConfChange::new(ConfChangeType::ConfChangeAddNode, 3)).encode();
+        let change = Entry { entry_type: kind as i32, term: 1, index: 2, data };
+        let log = |last: u64| {
+            let mut storage = stored(members(&[1], &[3]), &[1]);
+            storage.append(std::slice::from_ref(&change)).unwrap();
+            storage.append(entries_from(3, &[1, 1, 1][..last as usize - 2])).unwrap();
+            storage.set_hard_state(HardState { term: 1, vote: 0, commit: if last == 3 { 2 } else { 1 } });
+            storage
+        };
+        let mut net = Net::of([node_of(config(1), log(3)), node_of(config(3), log(5))]);
+        net.settle();
+        assert_eq!(net.committed(), [2, 1]);
+        net.campaign(1);
+        assert_ne!(net.state(1).0, Leader, "3 has the longer log");
+        assert_eq!(net.committed(), [2, 2]);
+        net.campaign(3);
+        assert_eq!(net.state(3).0, Leader, "pre-vote {pre_vote}");
+        net.logs_are_equal();
+    }
+}

@@ -9,6 +9,7 @@ mod elections;
 mod flow;
 mod hostile;
 mod learners;
+mod leases;
 mod membership;
 mod reads;
 mod replication;

@@ -28,6 +28,8 @@ fn reads_are_answered_wherever_they_are_asked_and_see_what_is_committed() {
             config.read_only_option = if lease { ReadOnlyOption::LeaseBased } else { ReadOnlyOption::Safe };
         });
         net.campaign(1);
+        // A lease begins with a round of heartbeats.
+        net.beat(1);
         for (round, id) in [1, 2, 3, 1, 2, 3].into_iter().enumerate() {
             for _ in 0..10 {
                 net.propose(1, "x").unwrap();
@@ -85,6 +87,11 @@ fn a_new_leader_waits_for_its_first_commit() {
             config.read_only_option = if lease { ReadOnlyOption::LeaseBased } else { ReadOnlyOption::Safe };
         });
         one.win();
+        if lease {
+            let beats = one.ticks(1);
+            let beat = beats.iter().find(|m| m.kind() == Some(MsgHeartbeat)).unwrap();
+            one.hear(Message { context: beat.context.clone(), ..message(MsgHeartbeatResp, 2, 1) });
+        }
         assert_eq!(one.hear(read("early")), []);
         assert_eq!(one.hear(Message { from: 3, ..read("forwarded") }), []);
         assert_eq!((answers(&mut one), one.read_only.pending.len()), (vec![], 2));

@@ -9,6 +9,7 @@
 pub mod acknowledged;
 pub mod committed_durable;
 pub mod config_safety;
+pub mod elected;
 pub mod election_safety;
 pub mod leader_append_only;
 pub mod leader_completeness;
