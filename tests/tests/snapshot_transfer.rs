@@ -15,8 +15,9 @@ struct Behind {
     behind: u64,
 }
 
-/// `count` values of `value_bytes` are written while a node is dead, and it comes back over a link that carries this much.
-fn fall_behind(count: u64, value_bytes: usize, bytes_per_second: u64) -> Behind {
+/// `count` values of `value_bytes` are written while a node is dead; when at least `in_snapshot` of them are in a snapshot,
+/// and not in the log any more, it comes back over a link that carries this much.
+fn fall_behind(count: u64, in_snapshot: u64, value_bytes: usize, bytes_per_second: u64) -> Behind {
     let (cluster, network) = Cluster::start_on_network(3, &["--snapshot-count", "400"]);
     let leader = cluster.wait_for_leader();
     let behind = cluster.followers_of(leader)[0];
@@ -29,8 +30,11 @@ fn fall_behind(count: u64, value_bytes: usize, bytes_per_second: u64) -> Behind 
     });
     let value = |number: u64| vec![number as u8; value_bytes];
     put_all(&[cluster.http(leader)], 16, "large-", count, value);
-    eventually("the log's beginning is gone", PATIENCE, || {
-        (cluster.node(leader).status()?.page["first"].as_u64()? > 100).then_some(())
+    let mut small = 0;
+    eventually("the log's beginning is gone", 4 * PATIENCE, || {
+        small += 100;
+        put_all(&[cluster.http(leader)], 16, &format!("small-{small}-"), 100, |_| b"x".to_vec());
+        (cluster.node(leader).status()?.page["first"].as_u64()? > in_snapshot + 10).then_some(())
     });
     network.set(leader, behind, Fault::Throttle { bytes_per_second });
     cluster.node(behind).start();
@@ -74,7 +78,7 @@ fn peak_memory_mib(node: &Node) -> u64 {
 
 #[test]
 fn a_snapshot_over_a_slow_link_starts_no_election_and_stops_no_write() {
-    let scene = fall_behind(1200, 20_000, 4 << 20);
+    let scene = fall_behind(1200, 400, 20_000, 4 << 20);
     let before = scene.term();
     let writers = Writers::start_at(&[scene.cluster.http(scene.leader)], "meanwhile", 2);
     let sent = scene.wait_until_sent(1 << 20);
@@ -96,7 +100,7 @@ fn a_snapshot_over_a_slow_link_starts_no_election_and_stops_no_write() {
 
 #[test]
 fn a_broken_transfer_is_tried_again_and_ends_well() {
-    let scene = fall_behind(1200, 20_000, 4 << 20);
+    let scene = fall_behind(1200, 400, 20_000, 4 << 20);
     scene.wait_until_sent(2 << 20);
     scene.network.set(scene.leader, scene.behind, Fault::Break { percent: 100 });
     let log = scene.cluster.node(scene.leader).process();
@@ -118,14 +122,21 @@ fn a_broken_transfer_is_tried_again_and_ends_well() {
 fn a_snapshot_of_a_gigabyte_starts_no_election() {
     const RATE: u64 = 50 << 20;
     let began = Instant::now();
-    let scene = fall_behind(1075, 1_000_000, RATE);
+    let scene = fall_behind(1075, 1075, 1_000_000, RATE);
     println!("written after {:?}", began.elapsed());
     let before = scene.term();
     let writers = Writers::start_at(&[scene.cluster.http(scene.leader)], "meanwhile", 2);
     let sent = scene.wait_until_sent(0);
     let began = Instant::now();
+    let silence = |to| scene.network.take_longest_silence(scene.leader, to);
+    let third = scene.cluster.followers_of(scene.leader).into_iter().find(|id| *id != scene.behind).expect("a third");
+    let _from_now_on = [scene.behind, third].map(silence);
     scene.wait_until_caught_up(Duration::from_secs(240));
     let took = began.elapsed();
+    let [to_receiver, to_third] = [scene.behind, third].map(silence);
+    println!(
+        "longest time between two heartbeats of 100 ms: to the receiver {to_receiver:?}, to the other {to_third:?}"
+    );
     let outcomes = writers.stop();
     assert_eq!(scene.term(), before, "term and leader");
     let memory = |id| peak_memory_mib(scene.cluster.node(id));

@@ -16,7 +16,8 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size, set_socket_send_buffer_size};
@@ -75,6 +76,8 @@ struct Direction {
     /// When a throttled link is free again. Tokio's mutex is fair: connections take turns.
     free_at: tokio::sync::Mutex<Instant>,
     random: Mutex<Random>,
+    /// The longest time between two pieces of one `message` stream that were handed on, since somebody has asked.
+    longest_silence: Mutex<Duration>,
 }
 
 impl Direction {
@@ -83,6 +86,7 @@ impl Direction {
             fault: watch::Sender::new(Fault::None),
             free_at: tokio::sync::Mutex::new(Instant::now()),
             random: Mutex::new(Random::new(seed)),
+            longest_silence: Mutex::default(),
         }
     }
 
@@ -94,6 +98,10 @@ impl Direction {
 
     fn happens(&self, percent: u8) -> bool {
         self.random.lock().unwrap_or_else(PoisonError::into_inner).below(100) < percent.into()
+    }
+
+    fn longest_silence(&self) -> MutexGuard<'_, Duration> {
+        self.longest_silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How late something arrives that is lost with this chance each time it is sent.
@@ -155,6 +163,12 @@ impl Network {
         self.directions[&(from, to)].fault.send_replace(fault);
     }
 
+    /// The longest time for which `to` has heard nothing on `from`'s `message` stream, which carries the heartbeats, while it
+    /// was open, since this was last asked.
+    pub fn take_longest_silence(&self, from: u64, to: u64) -> Duration {
+        std::mem::take(&mut self.directions[&(from, to)].longest_silence())
+    }
+
     /// The same in both directions between a node and all others.
     pub fn set_around(&self, id: u64, fault: Fault) {
         for &(from, to) in self.directions.keys().filter(|(from, to)| *from == id || *to == id) {
@@ -194,9 +208,10 @@ async fn listen(listener: TcpListener, target: u16, onward: Arc<Direction>, back
                 let _ = stream.set_nodelay(true);
             }
             // Nobody speaks HTTP with half-open connections: the end of one direction is the end.
+            let is_message_stream = AtomicBool::new(false);
             let end = tokio::select! {
-                end = pass_on(&near, &far, &onward) => end,
-                end = pass_on(&far, &near, &back) => end,
+                end = pass_on(&near, &far, &onward, &is_message_stream) => end,
+                end = pass_on(&far, &near, &back, &is_message_stream) => end,
             };
             if end.is_err() {
                 // What is closed then is reset.
@@ -216,9 +231,17 @@ struct Piece {
 }
 
 /// Passes bytes on until the sender has ended and everything has arrived; an error means that the connection broke.
-async fn pass_on(from: &TcpStream, to: &TcpStream, direction: &Direction) -> io::Result<()> {
+///
+/// Whoever asks for a `message` stream says so in its first bytes; what comes back is timed then.
+async fn pass_on(
+    from: &TcpStream,
+    to: &TcpStream,
+    direction: &Direction,
+    is_message_stream: &AtomicBool,
+) -> io::Result<()> {
     let (pieces, arriving) = mpsc::channel(PIECES_UNDER_WAY);
-    let (taken, arrived) = tokio::join!(take(from, direction, pieces), hand_on(to, direction, arriving));
+    let handing_on = hand_on(to, direction, is_message_stream, arriving);
+    let (taken, arrived) = tokio::join!(take(from, direction, pieces), handing_on);
     taken.and(arrived)
 }
 
@@ -269,11 +292,21 @@ async fn take(from: &TcpStream, direction: &Direction, pieces: mpsc::Sender<Piec
     }
 }
 
-async fn hand_on(to: &TcpStream, direction: &Direction, mut arriving: mpsc::Receiver<Piece>) -> io::Result<()> {
+async fn hand_on(
+    to: &TcpStream,
+    direction: &Direction,
+    is_message_stream: &AtomicBool,
+    mut arriving: mpsc::Receiver<Piece>,
+) -> io::Result<()> {
+    let mut last_arrival: Option<Instant> = None;
     while let Some(Piece { bytes, due, breaks }) = arriving.recv().await {
         sleep_until(due).await;
         // What was under way when the cable was cut has not arrived.
         direction.open().await;
+        let asks = bytes.starts_with(b"GET /raft/stream/message/");
+        if asks {
+            is_message_stream.store(true, Ordering::Relaxed);
+        }
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             to.writable().await?;
@@ -282,6 +315,12 @@ async fn hand_on(to: &TcpStream, direction: &Direction, mut arriving: mpsc::Rece
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
+        }
+        if !asks && is_message_stream.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            let silence = last_arrival.replace(now).map_or(Duration::ZERO, |last| now - last);
+            let mut longest = direction.longest_silence();
+            *longest = silence.max(*longest);
         }
         if breaks {
             return Err(ErrorKind::ConnectionReset.into());
@@ -324,6 +363,21 @@ mod tests {
         assert!(arrives(&mut far, b"there") && arrives(&mut near, b"and back"));
         drop(near);
         assert_eq!(far.read_to_end(&mut Vec::new()).expect("a clean end"), 0);
+    }
+
+    #[test]
+    fn silence_on_a_message_stream_is_timed() {
+        let (network, mut near, mut far) = connection();
+        near.write_all(b"GET /raft/stream/message/1").expect("sent");
+        assert!(arrives(&mut far, b"GET /raft/stream/message/1"));
+        for _ in 0..2 {
+            far.write_all(b"a heartbeat").expect("sent");
+            assert!(arrives(&mut near, b"a heartbeat"));
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(network.take_longest_silence(2, 1) >= Duration::from_millis(100));
+        assert_eq!(network.take_longest_silence(2, 1), Duration::ZERO);
+        assert_eq!(network.take_longest_silence(1, 2), Duration::ZERO);
     }
 
     #[test]
