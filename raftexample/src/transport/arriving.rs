@@ -1,7 +1,7 @@
 //! Bodies that peers post, while they arrive: bounded in size, in time, and all of them together.
 //!
 //! A body may be large, for it may be a snapshot; but whoever sends one must send it. It has half a minute, and longer
-//! only for the bytes that it has announced. Memory is used as bytes arrive, not as a length announces them, and what
+//! only for what has arrived ([`Pace`]). Memory is used as bytes arrive, not as a length announces them, and what
 //! arrives at a time over all connections has a limit of its own: a hundred bodies without end must not take a hundred
 //! times the memory of one. Beyond it a post is refused, which its sender takes for a bad network.
 
@@ -14,14 +14,31 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use hyper::StatusCode;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{timeout_at, Instant};
 
 /// What arrives at a time over all connections: one body of the largest kind, and room for others.
 const ALL_MAX_BYTES: usize = 768 << 20;
 /// A body has this time,
 const PATIENCE: Duration = Duration::from_secs(30);
-/// and a second longer for each of these many bytes that it has announced.
-const SLOWEST_BYTES_PER_SECOND: u64 = 256 << 10;
+/// and a second longer for each of these many bytes that have arrived.
+const SLOWEST_BYTES_PER_SECOND: u64 = 128 << 10;
+
+/// How slowly a body may arrive: whoever is slower holds a place that others need.
+pub(super) struct Pace {
+    began: Instant,
+}
+
+impl Pace {
+    /// It begins to arrive now.
+    pub(super) fn begin() -> Pace {
+        Pace { began: Instant::now() }
+    }
+
+    /// When more than these bytes must have arrived.
+    pub(super) fn limit(&self, arrived_bytes: u64) -> Instant {
+        self.began + PATIENCE + Duration::from_secs(arrived_bytes / SLOWEST_BYTES_PER_SECOND)
+    }
+}
 
 /// What all bodies together may still take. Clones share it.
 #[derive(Clone)]
@@ -48,21 +65,13 @@ impl Arriving {
         if announced > max_bytes as u64 {
             return Err(TOO_LARGE);
         }
-        let limit = PATIENCE + Duration::from_secs(announced / SLOWEST_BYTES_PER_SECOND);
-        match timeout(limit, self.collect(body, max_bytes)).await {
-            Ok(result) => result,
-            Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "raft message takes too long")),
-        }
-    }
-
-    async fn collect<B>(&self, body: B, max_bytes: usize) -> Result<Bytes, NotRead>
-    where
-        B: Body<Data = Bytes>,
-    {
+        let pace = Pace::begin();
         let mut body = pin!(body);
         let mut room = self.0.try_acquire_many(0).map_err(|_| BUSY)?;
         let mut pieces = BytesMut::new();
-        while let Some(frame) = body.frame().await {
+        loop {
+            let frame = timeout_at(pace.limit(pieces.len() as u64), body.frame()).await.map_err(|_| TOO_SLOW)?;
+            let Some(frame) = frame else { return Ok(pieces.freeze()) };
             let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "error reading raft message"))?;
             // Trailers mean nothing here.
             let Ok(data) = frame.into_data() else { continue };
@@ -74,10 +83,10 @@ impl Arriving {
             room.merge(self.0.try_acquire_many(bytes).map_err(|_| BUSY)?);
             pieces.extend_from_slice(&data);
         }
-        Ok(pieces.freeze())
     }
 }
 
+const TOO_SLOW: NotRead = (StatusCode::REQUEST_TIMEOUT, "raft message takes too long");
 const BUSY: NotRead = (StatusCode::SERVICE_UNAVAILABLE, "too much is arriving");
 
 #[cfg(test)]
@@ -119,6 +128,16 @@ mod tests {
             let never = unannounced(|| Poll::Pending);
             assert_eq!(Arriving::default().read(never, 10).await.map_err(|(status, _)| status.as_u16()), Err(408));
             assert_eq!(began.elapsed(), PATIENCE);
+        });
+    }
+
+    #[test]
+    fn a_body_that_comes_in_drops_is_given_up_and_one_that_comes_slowly_is_not() {
+        run(async {
+            let pace = Pace::begin();
+            let began = tokio::time::Instant::now();
+            assert_eq!(pace.limit(1000), began + PATIENCE);
+            assert_eq!(pace.limit(60 * SLOWEST_BYTES_PER_SECOND), began + PATIENCE + Duration::from_secs(60));
         });
     }
 

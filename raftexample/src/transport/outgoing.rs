@@ -46,7 +46,14 @@ const BATCH_BYTES: usize = 64 << 10;
 pub struct Outlet {
     kind: Kind,
     /// A lock, because the peer server attaches, once in a connection's life; otherwise only the raft thread comes here.
-    attached: Mutex<Option<Attached>>,
+    attached: Mutex<Slot>,
+}
+
+enum Slot {
+    Free,
+    Taken(Attached),
+    /// The peer is no peer any more, or listens elsewhere: nothing is attached again.
+    Closed,
 }
 
 struct Attached {
@@ -68,7 +75,7 @@ pub enum Refused {
 impl Outlet {
     /// Nothing is attached yet.
     pub fn new(kind: Kind) -> Outlet {
-        Outlet { kind, attached: Mutex::new(None) }
+        Outlet { kind, attached: Mutex::new(Slot::Free) }
     }
 
     /// Queues a message; never waits.
@@ -76,7 +83,7 @@ impl Outlet {
     #[allow(clippy::result_large_err)]
     pub fn offer(&self, message: Message) -> Result<(), Refused> {
         let slot = self.attached.lock();
-        let Some(attached) = slot.as_ref() else { return Err(Refused::Detached(message)) };
+        let Slot::Taken(attached) = &*slot else { return Err(Refused::Detached(message)) };
         let bytes = queued_size(&message);
         let queued = attached.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let sent = match attached.queue.try_reserve() {
@@ -99,20 +106,30 @@ impl Outlet {
         let (replaced, replacement) = oneshot::channel();
         let queued_bytes = Arc::<AtomicUsize>::default();
         let attached = Attached { queue, queued_bytes: Arc::clone(&queued_bytes), replaced };
-        if let Some(old) = self.attached.lock().replace(attached) {
-            // An error means that it has ended already.
-            let _ = old.replaced.send(());
-        }
+        let mut slot = self.attached.lock();
+        let ended = match replace(&mut *slot, Slot::Taken(attached)) {
+            Slot::Free => false,
+            Slot::Taken(old) => {
+                // An error means that it has ended already.
+                let _ = old.replaced.send(());
+                false
+            }
+            Slot::Closed => {
+                *slot = Slot::Closed;
+                true
+            }
+        };
+        drop(slot);
         let mut heartbeat = interval_at(Instant::now() + LINK_HEARTBEAT, LINK_HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (kind, encoder) = (self.kind, self.kind.encoder());
         let replacement = Some(replacement);
-        Outgoing { id, kind, encoder, waiting, queued_bytes, replacement, heartbeat, sink, begun: false, ended: false }
+        Outgoing { id, kind, encoder, waiting, queued_bytes, replacement, heartbeat, sink, begun: false, ended }
     }
 
-    /// Lets the stream, if there is one, end after what is queued.
-    pub fn detach(&self) {
-        *self.attached.lock() = None;
+    /// Lets the stream, if there is one, end after what is queued, and any later one at once.
+    pub fn close(&self) {
+        *self.attached.lock() = Slot::Closed;
     }
 }
 
@@ -290,14 +307,17 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_stream_ends_after_its_queue() {
+    fn a_closed_outlets_stream_ends_after_its_queue_and_the_next_at_once() {
         run(async {
             let (outlet, (sink, _)) = (Outlet::new(Kind::Message), sink());
             let mut stream = outlet.attach(2, sink);
             outlet.offer(proposal(1)).unwrap();
-            outlet.detach();
+            outlet.close();
             assert_eq!(next(&mut stream).await.unwrap().len(), 2);
             assert_eq!(next(&mut stream).await, None);
+            let mut late = outlet.attach(2, self::sink().0);
+            assert_eq!(next(&mut late).await, None, "it was being answered meanwhile");
+            assert!(matches!(outlet.offer(proposal(1)), Err(Refused::Detached(_))));
         });
     }
 

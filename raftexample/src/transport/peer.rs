@@ -139,8 +139,8 @@ impl Link {
         self.outlet(kind).attach(self.id, Arc::clone(&self.sink))
     }
 
-    fn detach(&self) {
-        Kind::ALL.into_iter().for_each(|kind| self.outlet(kind).detach());
+    fn close(&self) {
+        Kind::ALL.into_iter().for_each(|kind| self.outlet(kind).close());
     }
 
     /// Brings an event to the raft thread, waiting for room: for what must not be forgotten.
@@ -233,7 +233,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        self.link.detach();
+        self.link.close();
         self.tasks.iter().for_each(AbortHandle::abort);
     }
 }

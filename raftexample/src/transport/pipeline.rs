@@ -201,16 +201,16 @@ impl Lane {
                 connection.ready().await.map_err(|error| (Failure::NotTaken(error.to_string()), true))?;
                 let request = self.request(body.clone());
                 let sent = connection.try_send_request(request).await;
-                sent.map_err(|mut error| match error.take_message() {
+                let response = sent.map_err(|mut error| match error.take_message() {
                     Some(_) => (Failure::NotTaken(error.into_error().to_string()), true),
                     None => (Failure::Unknown(error.into_error().to_string()), false),
-                })
+                })?;
+                let (status, removed_at) = (response.status(), headers::removed_at(response.headers()));
+                let text = Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await;
+                Ok((status, removed_at, text))
             };
             match timeout(limit, exchange).await {
-                Ok(Ok(response)) => {
-                    let status = response.status();
-                    let removed_at = headers::removed_at(response.headers());
-                    let text = Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await;
+                Ok(Ok((status, removed_at, text))) => {
                     if let Ok(text) = text {
                         self.connection = Some(connection);
                         return judge(status, removed_at, &text.to_bytes()).map(|()| bytes);

@@ -1,7 +1,8 @@
 //! Probing: "do you live, and how long does it take you to say so?"
 //!
 //! Every four seconds each peer is asked, on a connection of its own that nothing else can hold up. The answer is for the
-//! log only, where it tells a slow network from a slow node; Raft finds out about dead peers by itself.
+//! log, where it tells a slow network from a slow node, and for the page of active peers; Raft finds out about dead peers
+//! by itself.
 //!
 //! What is left out: comparing clocks. The answer holds the peer's time, but nothing here depends on it.
 
@@ -14,7 +15,7 @@ use hyper::Method;
 use tokio::time::{interval, timeout, Instant, MissedTickBehavior};
 
 use super::connection;
-use super::peer::Link;
+use super::peer::{Channel, Link};
 
 /// Where to ask.
 pub const PATH: &str = "/raft/probing";
@@ -35,8 +36,10 @@ pub(super) async fn probe(link: Arc<Link>) {
         ticks.tick().await;
         let began = Instant::now();
         let answer = timeout(ANSWER_TIMEOUT, ask(&link)).await;
-        if matches!(answer, Ok(Ok(()))) {
-            link.metrics.round_trip.observe(began.elapsed());
+        match &answer {
+            Ok(Ok(())) => link.metrics.round_trip.observe(began.elapsed()),
+            // Posts alone would not tell: perhaps there is nothing to be posted.
+            _ => link.note_inactive(Channel::Post, &"it does not answer a probe"),
         }
         match answer {
             Ok(Ok(())) if began.elapsed() >= SLOW => {

@@ -35,8 +35,9 @@ use hyper::{Response, StatusCode};
 use parking_lot::Mutex;
 use raft_core::pb::{Message, MessageType, SnapshotMetadata};
 use tokio::sync::{mpsc, Notify};
-use tokio::time::{sleep, timeout, Instant};
+use tokio::time::{sleep, timeout_at, Instant};
 
+use super::super::arriving::Pace;
 use super::super::server::{empty, text};
 use super::super::{wire, Event, Received, Sink};
 use super::{Direction, Transfer, TransferStatus, Transfers, MESSAGE_MAX_BYTES, SILENCE_TIMEOUT};
@@ -154,7 +155,7 @@ impl Receiving {
         let total = body.size_hint().exact();
         let total = total.ok_or_else(|| refusal(StatusCode::LENGTH_REQUIRED, "the length must be announced"))?;
         self.files.check_room(total)?;
-        let mut incoming = Incoming { body, pending: BytesMut::new() };
+        let mut incoming = Incoming { body, pending: BytesMut::new(), pace: Pace::begin(), arrived_bytes: 0 };
         let message = incoming.message().await?;
         let metadata = self.check(&message)?;
         let place = self.place(&message)?;
@@ -264,6 +265,8 @@ struct Incoming<B> {
     body: B,
     /// What has come and was not used yet.
     pending: BytesMut,
+    pace: Pace,
+    arrived_bytes: u64,
 }
 
 impl<B> Incoming<B>
@@ -274,15 +277,19 @@ where
     /// The next piece; `None` at the end.
     async fn piece(&mut self) -> Result<Option<Bytes>, Refusal> {
         loop {
-            return match timeout(SILENCE_TIMEOUT, self.body.frame()).await {
+            let limit = self.pace.limit(self.arrived_bytes).min(Instant::now() + SILENCE_TIMEOUT);
+            return match timeout_at(limit, self.body.frame()).await {
                 Ok(None) => Ok(None),
                 Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(piece) => Ok(Some(piece)),
+                    Ok(piece) => {
+                        self.arrived_bytes += piece.len() as u64;
+                        Ok(Some(piece))
+                    }
                     // Trailers mean nothing here.
                     Err(_) => continue,
                 },
                 Ok(Some(Err(error))) => Err(refusal(StatusCode::BAD_REQUEST, format!("it broke off: {error}"))),
-                Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, format!("nothing came for {SILENCE_TIMEOUT:?}"))),
+                Err(_) => Err(refusal(StatusCode::REQUEST_TIMEOUT, "it takes too long")),
             };
         }
     }

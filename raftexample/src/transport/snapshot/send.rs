@@ -273,3 +273,30 @@ impl Body for FileBody {
         SizeHint::with_exact(self.left)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_may_be_slow_but_not_silent_and_has_its_time_to_answer_when_it_has_everything() {
+        let status = TransferStatus { peer: 2, direction: Direction::Out, index: 7, bytes: 0, total: 10, attempt: 1 };
+        let mut transfer = Transfers::default().begin(status);
+        let mut complete_since = None;
+        let mut judge = |transfer: &mut Transfer, answer_timeout| {
+            judge_silence(transfer, &mut complete_since, answer_timeout).map_err(|failure| match failure {
+                Failure::Because(reason) => reason,
+                Failure::Removed { .. } => "removed".into(),
+            })
+        };
+        transfer.moved.1 -= SILENCE_TIMEOUT;
+        transfer.add(1);
+        assert_eq!(judge(&mut transfer, SILENCE_TIMEOUT), Ok(()), "something has moved");
+        transfer.moved.1 -= SILENCE_TIMEOUT;
+        assert_eq!(judge(&mut transfer, SILENCE_TIMEOUT), Err(format!("nothing moved for {SILENCE_TIMEOUT:?}")));
+        transfer.add(9);
+        assert_eq!(judge(&mut transfer, SILENCE_TIMEOUT), Ok(()), "it is loading");
+        let reason = judge(&mut transfer, Duration::ZERO).unwrap_err();
+        assert!(reason.contains("does not answer"), "{reason}");
+    }
+}
