@@ -266,7 +266,11 @@ impl Driver {
     /// Refuses what nobody has taken out of the inbox.
     fn refuse_what_waits(&mut self) {
         while let Ok(input) = self.inbox.try_recv() {
-            if let Input::Write { reply, .. } | Input::Read { reply } | Input::Change { reply, .. } = input {
+            if let Input::Write { reply, .. }
+            | Input::Read { reply }
+            | Input::Change { reply, .. }
+            | Input::Transfer { reply, .. } = input
+            {
                 reply.send(Err(Refused::NotDone(STOPPING)));
             }
         }
@@ -390,7 +394,8 @@ impl Driver {
         }
     }
 
-    /// Entries of proposals that never left this node: those of its own clients are proposed again.
+    /// Entries of proposals that never left this node: those of its own clients are proposed again, at the next tick. At
+    /// once they would be lost again, and this turn would never end.
     fn undelivered(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             if entry.is_conf_change() {
@@ -398,7 +403,7 @@ impl Driver {
                     self.changes.undelivered(written.request);
                 }
             } else {
-                self.undelivered_write(entry);
+                self.hold_writes |= self.undelivered_write(entry);
             }
         }
     }

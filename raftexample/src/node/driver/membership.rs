@@ -212,15 +212,31 @@ impl Driver {
     /// followed. This node knows better if it has a leader, or has applied that entry; and one voice is not enough to
     /// end it, most of the other members must say the same.
     pub(super) fn hear_of_removal(&mut self, by: u64, at: u64, now: Instant) {
-        if self.leader != 0 || at <= self.applied.0 || self.end_at.is_some() || !self.members.contains(by) {
+        if self.leader != 0 || at <= self.applied.0 || self.end_at.is_some() || !self.has_a_voice(by) {
             return;
         }
         if self.told_removed.insert(by) {
             log::info!("node {by} says that this node was removed from the cluster");
         }
-        let others = self.members.iter().filter(|(id, _)| *id != self.id).count();
-        if self.told_removed.len() > others / 2 {
+        if self.told_removed.len() > self.other_members() / 2 {
             self.end_at = Some(now);
+        }
+    }
+
+    /// Whether it counts what this node says of us: it is a member. A newcomer without a log takes the word of those whom
+    /// its command line names.
+    pub(super) fn has_a_voice(&self, id: u64) -> bool {
+        match self.members.iter().next() {
+            Some(_) => self.members.contains(id),
+            None => crate::members::given(&self.cluster, id).is_some(),
+        }
+    }
+
+    /// How many there are besides this node, by the same rule.
+    pub(super) fn other_members(&self) -> usize {
+        match self.members.iter().next() {
+            Some(_) => self.members.iter().filter(|(id, _)| *id != self.id).count(),
+            None => self.cluster.len().saturating_sub(1),
         }
     }
 

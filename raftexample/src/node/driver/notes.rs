@@ -65,18 +65,12 @@ impl Driver {
     pub(super) fn hear_of_strangeness(&mut self, by: u64, number: Number) -> Result<(), Fatal> {
         let own = self.members.data(self.id);
         let sure = number == Number::Data && own.is_some() && own == self.own_data;
-        let listed = crate::members::given(&self.cluster, by).is_some();
-        let known = self.members.contains(by) || (self.members.iter().next().is_none() && listed);
-        if self.leader != 0 || self.end_at.is_some() || sure || !known {
+        if self.leader != 0 || self.end_at.is_some() || sure || !self.has_a_voice(by) {
             return Ok(());
         }
         self.told_strange.insert((number, by));
         let voices = self.told_strange.iter().filter(|(of, _)| *of == number).count();
-        let members = match self.members.iter().count() {
-            0 => self.cluster.len(),
-            count => count,
-        };
-        let others = members.saturating_sub(1);
+        let others = self.other_members();
         match number {
             Number::Data if voices > others / 2 => Err(Fatal(format!(
                 "this node's data directory is not the one with which the cluster knows node {}: its data was lost or \

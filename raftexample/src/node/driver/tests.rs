@@ -71,7 +71,7 @@ pub(super) fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions))
 
 impl Bench {
     /// Turns, and turns again when a snapshot is written that has been begun: tests depend on no thread's pace.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.driver.turn().unwrap_or_else(|Fatal(reason)| panic!("{reason}"));
         if self.driver.snapshots.wait_for_taking() {
             self.turn();
@@ -95,12 +95,12 @@ impl Bench {
         assert_eq!(self.driver.leader, 1);
     }
 
-    fn message(&mut self, message: Message) {
+    pub(super) fn message(&mut self, message: Message) {
         self.take(Input::Peer(Event::Message(message)));
     }
 
     /// Has itself elected, among founders, by the votes of node 2, which then has everything.
-    fn lead(&mut self) {
+    pub(super) fn lead(&mut self) {
         for kind in [MessageType::MsgPreVoteResp, MessageType::MsgVoteResp] {
             if kind == MessageType::MsgPreVoteResp {
                 self.tick(2 * ELECTION_TICKS - 1);
@@ -118,13 +118,13 @@ impl Bench {
     }
 
     /// Node `from` says that it has everything that this leader has.
-    fn acknowledge(&mut self, from: u64) {
+    pub(super) fn acknowledge(&mut self, from: u64) {
         let term = self.driver.raw.basic_status().hard_state.term;
         let index = self.driver.raw.storage().last_index().unwrap();
         self.message(Message { from, to: 1, term, index, ..Message::of(MessageType::MsgAppResp) });
     }
 
-    fn write(&mut self, counter: u64, key: &str) -> Waiting {
+    pub(super) fn write(&mut self, counter: u64, key: &str) -> Waiting {
         let (reply, answer) = Reply::channel();
         self.take(Input::Write { counter, data: request(counter, key), reply });
         answer
@@ -234,6 +234,23 @@ fn without_a_leader_everybody_is_refused_after_a_while() {
     for answer in [&mut write, &mut read, &mut change] {
         assert_eq!(answer.try_recv(), Ok(Err(Refused::NotDone(NO_LEADER))));
     }
+}
+
+/// Proposed again at once, it would be lost again at once, and the thread would do nothing else.
+#[test]
+fn a_write_that_cannot_leave_waits_for_the_next_tick() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    assert!(bench.append(3, vec![], 3).is_ok());
+    let leader = bench.driver.leader;
+    assert_ne!(leader, 0);
+    bench.driver.transport.remove(leader);
+    let mut answer = bench.write(1, "k");
+    assert!(answer.try_recv().is_err());
+    assert!(bench.driver.hold_writes && bench.driver.writes.any_held());
+    bench.driver.transport.add(leader, &"http://127.0.0.1:3".parse().unwrap());
+    bench.tick(1);
+    assert!(!bench.driver.writes.any_held(), "it is on its way");
 }
 
 #[test]
@@ -487,6 +504,17 @@ fn word_of_a_removal_counts_only_without_a_leader_and_if_it_is_news_and_most_say
     bench.tick(3 * ELECTION_TICKS);
     assert!(!told(&mut bench, 2, 9), "a leader came between: what was said before does not count");
     assert!(told(&mut bench, 3, 9), "two of three");
+}
+
+/// Added, removed, and only then started: it has no log that tells who is a member.
+#[test]
+fn a_newcomer_hears_of_its_removal_from_those_whom_its_command_line_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |options| options.join = true);
+    for (by, ended) in [(9, false), (2, false), (3, true)] {
+        bench.take(Input::Peer(Event::ToldRemoved { by, at: 9 }));
+        assert_eq!(bench.driver.end_at.is_some(), ended, "told by {by}");
+    }
 }
 
 #[test]
