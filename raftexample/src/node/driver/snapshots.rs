@@ -334,3 +334,84 @@ fn drop_elsewhere<T: Send + 'static>(value: T) {
     // If there is no thread to be had, it is dropped here.
     let _ = Builder::new().name("drop".into()).spawn(move || drop(value));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{open, Bench};
+    use super::*;
+    use raft_core::pb::MessageType;
+
+    /// A leader of three, with a snapshot at every second entry; node 2 has voted for it and has everything.
+    fn leader(dir: &std::path::Path) -> Bench {
+        let mut bench = open(dir, 3, |options| options.snapshot_count = 2);
+        bench.lead();
+        bench
+    }
+
+    fn write(bench: &mut Bench, counters: std::ops::Range<u64>) {
+        for counter in counters {
+            bench.write(counter, "k");
+            bench.acknowledge(2);
+        }
+    }
+
+    fn first_index(bench: &Bench) -> u64 {
+        bench.driver.raw.storage().first_index().unwrap()
+    }
+
+    #[test]
+    fn the_log_waits_for_an_active_member_that_lacks_entries_and_for_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = leader(dir.path());
+        let (term, index) = (bench.driver.raw.basic_status().hard_state.term, 3);
+        bench.message(Message { from: 3, to: 1, term, index, ..Message::of(MessageType::MsgAppResp) });
+        write(&mut bench, 0..20);
+        assert!(bench.driver.snapshots.index > 20);
+        assert_eq!(first_index(&bench), 4, "node 3 has entry 3, and says so");
+        // The leader asks itself once in an election timeout who has been heard of. Node 2 has, node 3 has not.
+        for round in 0..30 {
+            bench.tick(1);
+            write(&mut bench, 20 + round..21 + round);
+        }
+        let tail = bench.driver.snapshots.index - first_index(&bench);
+        assert!(bench.driver.leader == 1 && tail < 3, "{tail} entries are kept");
+    }
+
+    #[test]
+    fn after_a_long_snapshot_entries_are_not_counted_for_a_while_but_bytes_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = leader(dir.path());
+        write(&mut bench, 0..1);
+        assert!(bench.driver.begin_snapshot().is_ok());
+        bench.driver.snapshots.taking.as_mut().unwrap().began -= LONG;
+        bench.turn();
+        let newest = bench.driver.snapshots.index;
+        assert!(bench.driver.snapshots.rest_until.is_some_and(|until| until > Instant::now() + LONG));
+        write(&mut bench, 1..20);
+        assert_eq!(bench.driver.snapshots.index, newest);
+        bench.driver.snapshots.due_bytes = 1;
+        write(&mut bench, 20..21);
+        assert!(bench.driver.snapshots.index > newest);
+    }
+
+    #[test]
+    fn without_room_for_a_snapshot_the_node_goes_on_and_tries_again_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = leader(dir.path());
+        let newest = bench.driver.snapshots.index;
+        let no_room = || WalError::Io {
+            action: "write",
+            path: "a snapshot".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        let metadata = SnapshotMetadata { index: newest + 1, ..Default::default() };
+        let thread = Some(std::thread::spawn(move || Err(no_room())));
+        bench.driver.snapshots.taking = Some(Taking { metadata, began: Instant::now(), stop: Arc::default(), thread });
+        bench.turn();
+        write(&mut bench, 0..10);
+        assert_eq!(bench.driver.snapshots.index, newest);
+        bench.driver.snapshots.not_before = Some(Instant::now());
+        write(&mut bench, 10..11);
+        assert!(bench.driver.snapshots.index > newest);
+    }
+}
