@@ -122,7 +122,7 @@ pub(super) struct Driver {
     told_removed: BTreeSet<u64>,
     /// Members that say that this node is not who it seems to be, since it has had no leader.
     told_strange: BTreeSet<(Number, u64)>,
-    /// Who asked this node for its own removal, which it applied as the leader: told at the end.
+    /// Who asked this node for its own removal, which it has applied: told at the end, when the others have recorded it.
     farewell: Vec<Reply>,
     /// When to end, if this node was removed.
     end_at: Option<Instant>,

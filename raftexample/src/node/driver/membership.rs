@@ -146,7 +146,8 @@ impl Driver {
             log::info!("the members change together: until the way out is agreed on, old and new voters both decide");
             self.changes.entered(request);
         }
-        if removed && self.leader == self.id {
+        // The others may not have recorded yet that it is committed, also when one of them leads.
+        if removed {
             self.farewell.append(&mut replies);
         }
         replies.into_iter().map(|reply| (reply, Ok(()))).collect()
