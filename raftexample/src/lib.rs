@@ -83,14 +83,18 @@ use serve::{Phase, Server};
 use tls::{Tls, TlsFiles};
 use transport::server::{Arriving, PeerServer};
 
-/// Threads for sockets. The raft thread has its own. One is enough: it answers more requests a second than the raft thread
-/// gets through, and a second one is woken each time that there is work, only to find that the first has done it (with
-/// three nodes on two processors, the benchmark `bench-cluster` shows a quarter more puts with one).
-const SOCKET_THREADS: usize = 1;
+/// Threads for sockets, at most; the raft thread has its own. With two processors there is one: it answers more requests a
+/// second than the raft thread gets through, and a second one would be woken each time that there is work, only to find
+/// that the first has done it.
+const SOCKET_THREADS_MAX: usize = 2;
 /// How long requests that are being answered may take to finish at the end.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The cluster id of the original raftexample; part of every data directory's identity.
 const CLUSTER_ID: u64 = 0x1000;
+
+fn socket_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).clamp(1, SOCKET_THREADS_MAX))
+}
 
 /// Does what the command line says, in a cluster of this program; returns the exit code: 0, 1 for what went wrong, 2 for
 /// a wrong command line.
@@ -147,7 +151,7 @@ fn run_node(options: &NodeOptions, dialect: &Dialect) -> Result<(), String> {
     let (disk, state) = Disk::open(&options.data_dir, options.id, CLUSTER_ID, options.wal_segment_bytes)
         .map_err(|error| format!("cannot use the data directory {}: {error}", options.data_dir.display()))?;
     let runtime = Builder::new_multi_thread()
-        .worker_threads(SOCKET_THREADS)
+        .worker_threads(socket_threads())
         .thread_name("sockets")
         .enable_all()
         .build()
