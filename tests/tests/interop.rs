@@ -110,11 +110,14 @@ fn our_leader_of_two_originals_is_killed_and_an_original_takes_over() {
     let mixed = start(&[Original, Original, Ours], &[]);
     mixed.make_leader(3);
     let mut expected = write(&mixed, &[3], "before", WRITES);
-    // The originals' own word counts for little, but nobody else is left to be asked: what was acknowledged by our node
-    // must still be there when it comes back.
-    mixed.node(3).kill();
+    // The originals' own word counts for little: what was acknowledged by our node, up to its end, must still be there
+    // when it comes back.
+    let writers = writers_at(&mixed, "w", &[3]);
+    writers.wait_for_progress(100);
     let led_before = led(&mixed);
+    mixed.node(3).kill();
     eventually("an original leads", PATIENCE, || (led(&mixed) > led_before).then_some(()));
+    expected.extend(stop(writers));
     expected.extend(write(&mixed, &[1, 2], "meanwhile", WRITES));
     mixed.node(3).start();
     assert_ne!(mixed.wait_for_leader(), 3);
