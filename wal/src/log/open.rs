@@ -196,8 +196,13 @@ impl Wal {
 
 /// Changes nothing, but the system does not know that, nor does the compiler.
 fn store_again(bytes: &mut [u8]) {
-    let copy = std::hint::black_box(bytes.to_vec());
-    bytes.copy_from_slice(&copy);
+    // In pieces: a long segment is not held in memory once more.
+    let mut copy = [0; 4096];
+    for piece in bytes.chunks_mut(copy.len()) {
+        let copy = &mut copy[..piece.len()];
+        copy.copy_from_slice(piece);
+        piece.copy_from_slice(std::hint::black_box(copy));
+    }
 }
 
 /// What recovery found begun under its temporary name. All of it is durable.
