@@ -1,24 +1,33 @@
 //! Ports that a child process can bind a moment later, and again after it was killed.
 //!
 //! "Bind to port 0, note the number, close" leaves a gap in which the system may hand the same port to somebody else,
-//! as the local end of an outgoing connection for instance. So the port is bound, connected to and closed from
-//! the listening side first: that leaves it in TIME_WAIT, in which the system gives it to nobody who does not name it,
-//! while a server that names it (with `SO_REUSEADDR`, as every Rust listener does) gets it at once.
+//! as the local end of an outgoing connection for instance, and so does every moment in which a node is dead. So ports are
+//! taken from below the range that the system hands out itself.
 //!
-//! The demo needs ports at fixed distances, which the system cannot be asked for. They are taken from below the range
-//! that the system hands out itself, so that no outgoing connection can come in between.
+//! Where there is no room below, they lie anywhere. A port is bound, connected to and closed from the listening side first:
+//! that leaves it in TIME_WAIT, in which the system hardly gives it to anybody who does not name it (on the loopback device
+//! it may, after a second), while a server that names it (with `SO_REUSEADDR`, as every Rust listener does) gets it at once.
 
 use std::collections::hash_map::RandomState;
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-/// A TCP port on 127.0.0.1 that nobody uses and that the system will not give to anybody else for a minute.
+/// A TCP port that nobody uses, and that this function gives only once in a process.
+///
+/// # Panics
+/// When all ports have been given.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the system has a free port");
-    let port = listener.local_addr().expect("a bound socket has an address").port();
-    linger(&listener, port);
-    port
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    for _ in 0..1000 {
+        let port = free_base_port(&[0]);
+        if GIVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(port) {
+            return port;
+        }
+    }
+    panic!("no port is left that was not given before");
 }
 
 /// Leaves `port` in TIME_WAIT: the side that closes first keeps the connection there.
@@ -33,7 +42,7 @@ fn linger(listener: &TcpListener, port: u16) {
 /// The lowest port that needs no privilege.
 const LOWEST_PORT: u16 = 1024;
 
-/// A base port for the demo, such that all of `offsets` above it are free too, and none of them is a port that the
+/// A port, such that all of `offsets` above it are free too, and none of them is a port that the
 /// system gives to outgoing connections. (Where its range begins so low that there is no room below, the ports lie
 /// anywhere, and lingering has to do.)
 ///
@@ -82,7 +91,7 @@ mod tests {
     #[test]
     fn a_free_port_can_be_bound_at_once_and_is_given_once() {
         let ports: Vec<u16> = (0..50).map(|_| free_port()).collect();
-        let different: std::collections::BTreeSet<&u16> = ports.iter().collect();
+        let different: BTreeSet<&u16> = ports.iter().collect();
         assert_eq!(different.len(), ports.len());
         for port in ports {
             TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port is free");
