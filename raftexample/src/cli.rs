@@ -88,9 +88,10 @@ struct NodeLine {
     /// Where the log and the snapshots are kept [default: raftexample-<id>]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Take a snapshot, and drop the log behind it, every so many entries
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    snapshot_count: u64,
+    /// Take a snapshot, and drop the log behind it, every so many entries [default: 10000, or as many as weigh what the
+    /// state weighs, if those are more]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    snapshot_count: Option<u64>,
     /// Serve clients on this address only [default: all addresses]
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
@@ -235,8 +236,8 @@ pub struct NodeOptions {
     pub join: bool,
     /// Where the log and the snapshots are kept.
     pub data_dir: PathBuf,
-    /// Entries between two snapshots; at least 1.
-    pub snapshot_count: u64,
+    /// Entries between two snapshots, at least 1, whatever snapshots cost; `None` is 10 000, or more if the state is large.
+    pub snapshot_count: Option<u64>,
     /// Size of one file of the log.
     pub wal_segment_bytes: u64,
     /// Raft's clock.
@@ -403,7 +404,7 @@ mod tests {
         let options = node("");
         assert_eq!((options.id, options.port, options.join), (1, 9121, false));
         assert_eq!(options.own_url.to_string(), "http://127.0.0.1:9021");
-        assert_eq!(options.snapshot_count, 10_000);
+        assert_eq!(options.snapshot_count, None, "10 000, or more");
         assert_eq!(options.data_dir, PathBuf::from("raftexample-1"));
         assert_eq!(options.timing, Timing::default());
     }

@@ -85,7 +85,7 @@ pub(super) struct Driver {
     codec: Arc<dyn Codec>,
     /// All members run this program; see [`Dialect::extensions`].
     extensions: bool,
-    snapshot_count: u64,
+    snapshot_count: Option<u64>,
     timing: Timing,
     boot: u64,
     inbox: Inbox,

@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn the_first_number_counts_and_it_is_part_of_snapshots() {
         let dir = tempfile::tempdir().unwrap();
-        let mut bench = open(dir.path(), 3, |options| options.snapshot_count = 1);
+        let mut bench = open(dir.path(), 3, |options| options.snapshot_count = Some(1));
         let notes = [
             Note::Birth(7),
             Note::Birth(8),

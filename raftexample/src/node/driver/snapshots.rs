@@ -47,6 +47,11 @@ const HELD_BYTES: u64 = 128 << 20;
 /// and disk before their number is reached. More if the last snapshot was larger, so that writing snapshots never costs
 /// more than writing the log.
 pub(super) const SNAPSHOT_BYTES: u64 = 128 << 20;
+/// Entries between two snapshots, unless the user says how many.
+const SNAPSHOT_ENTRIES: u64 = 10_000;
+/// Unless the user says how many, a state that is larger than this is not written again before as many bytes have been
+/// applied as its last snapshot had: else small writes to a large state would cost a multiple of themselves.
+pub(super) const SMALL_BYTES: u64 = 1 << 20;
 /// Pause after a snapshot for which the disk had no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
 
@@ -65,6 +70,8 @@ pub(super) struct Snapshots {
     pub(super) applied_bytes: u64,
     /// How many of them make a snapshot due.
     pub(super) due_bytes: u64,
+    /// With fewer of them, the usual number of entries does not.
+    least_bytes: u64,
     /// The one that is being written.
     taking: Option<Taking>,
     /// The one that came with the message that Raft is being given.
@@ -85,6 +92,7 @@ impl Snapshots {
             index,
             applied_bytes: 0,
             due_bytes: SNAPSHOT_BYTES,
+            least_bytes: 0,
             taking: None,
             received: None,
             knows_active: check_quorum,
@@ -109,9 +117,20 @@ impl Snapshots {
         Image { file, members: members.clone(), store: store.clone() }
     }
 
-    fn note(&mut self, index: u64, data_bytes: u64) {
+    pub(super) fn note(&mut self, index: u64, data_bytes: u64) {
         self.index = index;
         self.due_bytes = SNAPSHOT_BYTES.max(data_bytes);
+        self.least_bytes = if data_bytes > SMALL_BYTES { data_bytes } else { 0 };
+    }
+
+    /// Whether enough has been applied for another one: `entries`, when the user said `count` or nothing.
+    pub(super) fn is_enough(&self, entries: u64, count: Option<u64>) -> bool {
+        let by_number = match count {
+            Some(count) => entries >= count,
+            None => entries >= SNAPSHOT_ENTRIES && self.applied_bytes >= self.least_bytes,
+        };
+        let rested = self.rest_until.is_none_or(|until| Instant::now() >= until);
+        (by_number && rested) || (entries > 0 && self.applied_bytes >= self.due_bytes)
     }
 }
 
@@ -191,15 +210,13 @@ impl Driver {
         }
         let (index, _) = self.applied;
         let newest = self.snapshots.index;
-        let is_over = |until: Option<Instant>| until.is_none_or(|until| Instant::now() >= until);
-        let due = (index >= newest.saturating_add(self.snapshot_count) && is_over(self.snapshots.rest_until))
-            || (index > newest && self.snapshots.applied_bytes >= self.snapshots.due_bytes);
+        let due = self.snapshots.is_enough(index.saturating_sub(newest), self.snapshot_count);
         let outdated = newest > 0 && index > newest && {
             let storage = self.raw.storage();
             storage.first_index().is_ok_and(|first| first > 1)
                 && storage.initial_state().is_ok_and(|(_, conf_state)| conf_state != self.conf_state)
         };
-        if (due || outdated) && is_over(self.snapshots.not_before) {
+        if (due || outdated) && self.snapshots.not_before.is_none_or(|until| Instant::now() >= until) {
             self.begin_snapshot()?;
         }
         Ok(())
@@ -267,7 +284,8 @@ impl Driver {
     /// The last entry that is not kept behind a snapshot of `index`.
     pub(super) fn tail_begins_after(&self, index: u64) -> Result<u64, Error> {
         let first = self.raw.storage().first_index()?;
-        let usual = index.saturating_sub(self.snapshot_count.min(TAIL_ENTRIES)).max(first - 1);
+        let usual =
+            index.saturating_sub(self.snapshot_count.unwrap_or(SNAPSHOT_ENTRIES).min(TAIL_ENTRIES)).max(first - 1);
         let usual = self.within(usual, index, TAIL_BYTES)?;
         match self.lowest_needed() {
             Some(needed) if needed.max(first - 1) < usual => self.within(needed.max(first - 1), index, HELD_BYTES),
@@ -343,7 +361,7 @@ mod tests {
 
     /// A leader of three, with a snapshot at every second entry; node 2 has voted for it and has everything.
     fn leader(dir: &std::path::Path) -> Bench {
-        let mut bench = open(dir, 3, |options| options.snapshot_count = 2);
+        let mut bench = open(dir, 3, |options| options.snapshot_count = Some(2));
         bench.lead();
         bench
     }

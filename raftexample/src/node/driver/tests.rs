@@ -37,7 +37,7 @@ pub(super) fn open(dir: &Path, size: u16, change: impl FnOnce(&mut NodeOptions))
         bind: None,
         join: false,
         data_dir: dir.to_path_buf(),
-        snapshot_count: 10_000,
+        snapshot_count: None,
         wal_segment_bytes: 1 << 20,
         timing: Timing::default(),
         client_tls: None,
@@ -256,7 +256,7 @@ fn a_write_that_cannot_leave_waits_for_the_next_tick() {
 #[test]
 fn a_snapshot_is_taken_in_time_and_is_enough_to_start_from() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bench = open(dir.path(), 1, |options| options.snapshot_count = 10);
+    let mut bench = open(dir.path(), 1, |options| options.snapshot_count = Some(10));
     bench.elect();
     for counter in 0..30 {
         bench.write(counter, &counter.to_string());
@@ -272,6 +272,23 @@ fn a_snapshot_is_taken_in_time_and_is_enough_to_start_from() {
         assert!(bench.value(&counter.to_string()).is_some(), "{counter}");
     }
     assert!(bench.driver.members.contains(1));
+}
+
+#[test]
+fn a_large_state_is_not_written_again_before_as_much_has_been_applied_unless_the_user_says_so() {
+    use super::snapshots::SMALL_BYTES;
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |_| {});
+    let snapshots = &mut bench.driver.snapshots;
+    snapshots.note(7, SMALL_BYTES);
+    snapshots.applied_bytes = 1;
+    assert!(snapshots.is_enough(10_000, None) && !snapshots.is_enough(9_999, None), "a small one");
+    snapshots.note(7, SMALL_BYTES + 1);
+    for (applied_bytes, enough) in [(1, false), (SMALL_BYTES, false), (SMALL_BYTES + 1, true)] {
+        snapshots.applied_bytes = applied_bytes;
+        assert_eq!((snapshots.is_enough(10_000, None), snapshots.is_enough(9_999, None)), (enough, false));
+        assert!(snapshots.is_enough(10, Some(10)) && !snapshots.is_enough(9, Some(10)), "by number alone");
+    }
 }
 
 #[test]
@@ -309,7 +326,7 @@ fn the_tail_behind_a_snapshot_is_limited_in_bytes_too() {
 #[test]
 fn a_change_after_the_log_is_compacted_brings_a_snapshot_that_knows_of_it() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bench = open(dir.path(), 1, |options| options.snapshot_count = 10);
+    let mut bench = open(dir.path(), 1, |options| options.snapshot_count = Some(10));
     bench.elect();
     for counter in 0..25 {
         bench.write(counter, "k");

@@ -98,7 +98,7 @@ fn who_asks_for_several_changes_is_answered_when_they_are_complete() {
 #[test]
 fn a_snapshot_holds_a_joint_configuration_with_all_addresses() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bench = open(dir.path(), 3, |options| options.snapshot_count = 1);
+    let mut bench = open(dir.path(), 3, |options| options.snapshot_count = Some(1));
     let change = Change::of(vec![
         Step::Add { id: 4, url: url(8) },
         Step::AddLearner { id: 5, url: url(9) },
@@ -135,7 +135,7 @@ fn a_learner_is_added_promoted_and_demoted() {
 #[test]
 fn a_founder_that_has_moved_does_not_go_back_to_where_the_command_line_puts_it() {
     let dir = tempfile::tempdir().unwrap();
-    let mut bench = open(dir.path(), 3, |options| options.snapshot_count = 1);
+    let mut bench = open(dir.path(), 3, |options| options.snapshot_count = Some(1));
     bench.append_well(3, vec![own_entry(4, Step::Move { id: 2, url: url(22) })]);
     assert_eq!(bench.driver.members.url(2), Some(&url(22)));
     drop(bench);
