@@ -20,13 +20,16 @@
 //!
 //! **Time** is counted in ticks, from this thread's own clock. After a pause (a slow disk, a stopped process) the ticks
 //! that were missed are skipped, not made up for: while it could not listen, the node cannot know that the leader was
-//! silent.
+//! silent. What is due by the clock, such as an answer to a client, does not wait for a tick, which may be seconds away:
+//! the thread looks at the clock every [`LOOK_INTERVAL`] at least.
 //!
-//! Some subjects have files of their own: `driver/snapshots.rs`, `driver/membership.rs`, `driver/transfer.rs` (handing over
-//! leadership), `driver/leaving.rs` (the end in order), and `driver/forwarding.rs` (proposals of other nodes).
+//! Some subjects have files of their own: `driver/applying.rs`, `driver/snapshots.rs`, `driver/membership.rs`,
+//! `driver/transfer.rs` (handing over leadership), `driver/leaving.rs` (the end in order), and `driver/forwarding.rs`
+//! (proposals of other nodes).
 //!
 //! What is left out: threads of its own for the log and for applying.
 
+mod applying;
 mod forwarding;
 mod leaving;
 mod membership;
@@ -36,21 +39,21 @@ mod transfer;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use kvstore::Store;
 use parking_lot::RwLock;
-use raft_core::pb::{ConfState, Entries, Entry, EntryType, Message, MessageType};
+use raft_core::pb::{ConfState, Entry, Message, MessageType};
 use raft_core::{Config, Error, MemoryStorage, Peer, RawNode, Ready, SnapshotStatus, StateType, Storage};
 
 use self::leaving::{Handover, Leaving};
 use super::change::Written;
-use super::changes::Changes;
 use super::disk::{Disk, State, StorageFailed};
 use super::reads::Reads;
 use super::roster::Roster;
 use super::status::NodeStatus;
+use super::waiting_changes::WaitingChanges;
 use super::writes::Writes;
 use super::{Ending, Inbox, Input, Leader, Refused, Reply, STOPPING};
 use crate::address::PeerUrl;
@@ -62,6 +65,7 @@ use crate::snapshots::SnapshotFiles;
 use crate::transport::register::{Number, Register};
 use crate::transport::{Event, Lost, Transport};
 use snapshots::Snapshots;
+pub(super) use transfer::transfer_timeout;
 
 /// Inputs to take in before the next Ready.
 const INPUTS_PER_TURN: usize = 4096;
@@ -77,6 +81,8 @@ const MESSAGE_BYTES: u64 = 128 << 10;
 const INFLIGHT_BYTES: u64 = 1 << 20;
 /// Election timeouts without a leader after which clients are told at once instead of after their timeout.
 const HOPELESS_ELECTIONS: usize = 3;
+/// Longest time between two looks at the clock; every tick is one, too.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Everything that the raft thread owns.
 pub(super) struct Driver {
@@ -105,11 +111,11 @@ pub(super) struct Driver {
     transport: Transport,
     writes: Writes,
     reads: Reads,
-    changes: Changes,
+    changes: WaitingChanges,
     transfers: Vec<transfer::Transfer>,
-    /// The leader has given back writes: none is proposed until the next tick.
+    /// The leader has given back writes: none is proposed until the next look at the clock.
     hold_writes: bool,
-    /// The leader has given back, or refused, a change: none is proposed until the next tick.
+    /// The leader has given back, or refused, a change: none is proposed until the next look at the clock.
     hold_changes: bool,
     /// Index and term of the last applied entry.
     applied: (u64, u64),
@@ -221,7 +227,7 @@ impl Driver {
             transport,
             writes: Writes::default(),
             reads: Reads::new(boot),
-            changes: Changes::new(boot),
+            changes: WaitingChanges::new(boot),
             transfers: Vec::new(),
             hold_writes: false,
             hold_changes: false,
@@ -278,7 +284,9 @@ impl Driver {
 
     fn turn_until_the_end(&mut self) -> Result<Ending, Fatal> {
         let tick = self.timing.tick;
+        let look = tick.min(LOOK_INTERVAL);
         let mut next_tick = Instant::now() + tick;
+        let mut next_look = Instant::now() + look;
         loop {
             self.turn()?;
             let now = Instant::now();
@@ -291,12 +299,17 @@ impl Driver {
                 return Ok(Ending::Removed);
             }
             if now >= next_tick {
-                self.tick(now)?;
+                self.tick()?;
                 // Ticks that were missed are skipped.
                 next_tick = if now >= next_tick + tick { now + tick } else { next_tick + tick };
+                next_look = now;
+            }
+            if now >= next_look {
+                self.look_at_clock(now);
+                next_look = now + look;
                 continue;
             }
-            match self.inbox.recv_timeout(next_tick - now) {
+            match self.inbox.recv_timeout(next_tick.min(next_look) - now) {
                 Ok(input) => self.take_all(input)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(Ending::Stopped),
@@ -394,8 +407,8 @@ impl Driver {
         }
     }
 
-    /// Entries of proposals that never left this node: those of its own clients are proposed again, at the next tick. At
-    /// once they would be lost again, and this turn would never end.
+    /// Entries of proposals that never left this node: those of its own clients are proposed again, at the next look
+    /// at the clock. At once they would be lost again, and this turn would never end.
     fn undelivered(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             if entry.is_conf_change() {
@@ -418,11 +431,16 @@ impl Driver {
         own.is_some()
     }
 
-    fn tick(&mut self, now: Instant) -> Result<(), Fatal> {
+    fn tick(&mut self) -> Result<(), Fatal> {
         self.raw.tick()?;
-        (self.hold_writes, self.hold_changes) = (false, false);
         self.note_pause_ticks = self.note_pause_ticks.saturating_sub(1);
         self.leaderless_ticks = if self.leader == 0 { self.leaderless_ticks + 1 } else { 0 };
+        Ok(())
+    }
+
+    /// Answers those whose time is over, and lets go what was held for a moment.
+    fn look_at_clock(&mut self, now: Instant) {
+        (self.hold_writes, self.hold_changes) = (false, false);
         let hopeless_ticks = HOPELESS_ELECTIONS * usize::from(self.timing.election_ticks);
         let leader = match self.leaderless_ticks {
             0 => Leader::Known,
@@ -436,7 +454,6 @@ impl Driver {
         self.reads.expire(now, leader);
         self.changes.expire(now, leader);
         self.expire_transfers(now);
-        Ok(())
     }
 
     /// Hands the clients' wishes to Raft, then does what Raft asks for, until it asks for nothing.
@@ -563,63 +580,6 @@ impl Driver {
         storage.append(ready.entries()).map_err(Error::Storage)?;
         if let Some(hard_state) = ready.hard_state() {
             storage.set_hard_state(hard_state);
-        }
-        Ok(())
-    }
-
-    /// Applies committed entries, in order, and answers those who waited for them.
-    fn apply(&mut self, entries: Entries) -> Result<(), Fatal> {
-        let mut done: Vec<Answer> = Vec::new();
-        let store = Arc::clone(&self.store);
-        let mut entries = entries.into_iter().peekable();
-        while entries.peek().is_some() {
-            // One lock for a run of ordinary entries; membership is not the store's business.
-            let mut locked = store.write();
-            while let Some(entry) = entries.next_if(|entry| entry.kind() == Some(EntryType::EntryNormal)) {
-                self.enter_term(&entry);
-                self.apply_normal(&mut locked, entry, &mut done)?;
-            }
-            if let Some(entry) = entries.next() {
-                locked.skip(entry.index);
-                drop(locked);
-                self.enter_term(&entry);
-                done.extend(self.apply_change(&entry)?);
-            }
-        }
-        for (reply, answer) in done {
-            reply.send(answer);
-        }
-        Ok(())
-    }
-
-    fn enter_term(&mut self, entry: &Entry) {
-        if entry.term > self.applied.1 {
-            self.writes.term_begins(entry.term, Instant::now());
-        }
-        self.applied = (entry.index, entry.term);
-        self.snapshots.applied_bytes += entry.data.len() as u64;
-    }
-
-    fn apply_normal(&mut self, store: &mut Store, entry: Entry, done: &mut Vec<Answer>) -> Result<(), Fatal> {
-        if entry.data.is_empty() {
-            // A new leader's first entry, or a refused change of the membership.
-            store.skip(entry.index);
-            return Ok(());
-        }
-        let content = self.codec.decode_entry(entry.data).map_err(|error| {
-            Fatal(format!("this node stops at entry {}, which it cannot apply: {error}", entry.index))
-        })?;
-        let (id, command) = match content {
-            Content::Request(id, command) => (id, command),
-            Content::Note(note) => {
-                store.skip(entry.index);
-                self.apply_note(note);
-                return Ok(());
-            }
-        };
-        store.apply(entry.index, command);
-        if let Some(id) = id.filter(|id| id.node == self.id && id.boot == self.boot) {
-            done.extend(self.writes.applied(id.counter).map(|reply| (reply, Ok(()))));
         }
         Ok(())
     }

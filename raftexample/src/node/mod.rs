@@ -4,7 +4,7 @@
 //!  HTTP tasks ──┐                               ┌──► WAL, snapshots      (disk.rs)
 //!  peer server ─┼─► inbox ─► the raft thread ───┼──► store                (shared for reading)
 //!  signals ─────┘   bounded    (driver.rs)      ├──► transport            (bounded queues)
-//!                                               └──► answers              (writes.rs, reads.rs, changes.rs)
+//!                                               └──► answers              (writes.rs, reads.rs, waiting_changes.rs)
 //! ```
 //!
 //! One thread owns the state machine and everything that must change in step with it, so that no lock orders what Raft
@@ -26,13 +26,13 @@
 //! What is left out: separate threads for the log and for applying.
 
 mod change;
-mod changes;
 mod data_number;
 mod disk;
 mod driver;
 mod reads;
 mod roster;
 mod status;
+mod waiting_changes;
 mod writes;
 
 use std::fmt;
@@ -75,8 +75,8 @@ pub const CLIENT_REQUESTS: usize = 4096;
 pub const CLIENT_BYTES: usize = 64 << 20;
 /// A client's request is answered within this time, one way or the other.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// The raft thread gives this answer itself; a task waits a little longer, in case a disk holds up the thread.
-const HANDLE_TIMEOUT: Duration = Duration::from_secs(7);
+/// The raft thread gives each answer in time itself; a task waits a little longer, in case a disk holds up the thread.
+const HELD_UP: Duration = Duration::from_secs(2);
 
 /// How a request ended that was not done, or may not have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,6 +185,8 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// Whether this cluster's peers speak TLS.
     secure_peers: bool,
+    /// A wish that another node should lead is answered within this time.
+    transfer_timeout: Duration,
     peers: Arc<Peers>,
     /// It was told to stop.
     stopping: AtomicBool,
@@ -285,6 +287,7 @@ pub fn start(
         arriving: Arc::default(),
         metrics,
         secure_peers: options.own_url.is_secure(),
+        transfer_timeout: driver::transfer_timeout(&options.timing),
         peers: Arc::clone(&peers),
         stopping: AtomicBool::new(false),
     };
@@ -351,7 +354,8 @@ impl NodeHandle {
     /// Hands leadership over to this node. `Ok` once this node knows that it leads.
     pub async fn transfer_leadership(&self, to: u64) -> Result<(), Refused> {
         self.wait_until_current().await?;
-        self.ask(0, |reply| Input::Transfer { to, reply }, Refused::Unknown("this node is held up")).await
+        let silent = Refused::Unknown("this node is held up");
+        self.ask_for(self.shared.transfer_timeout, 0, |reply| Input::Transfer { to, reply }, silent).await
     }
 
     /// Who is a member, as far as this node knows.
@@ -374,7 +378,7 @@ impl NodeHandle {
         let _permit = self.permit(0)?;
         let (reply, answer) = oneshot::channel();
         self.tell(input(reply))?;
-        match tokio::time::timeout(HANDLE_TIMEOUT, answer).await {
+        match tokio::time::timeout(REQUEST_TIMEOUT + HELD_UP, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(_)) => Err(Refused::NotDone(STOPPING)),
             Err(_) => Err(Refused::NotDone("this node is held up")),
@@ -403,12 +407,24 @@ impl NodeHandle {
         let _ = self.shared.inbox.send(Input::Stop);
     }
 
-    /// Sends a request of so many bytes in and waits for its answer; `silent` is the answer if there is none.
+    /// As [`Self::ask_for`], for what is answered within [`REQUEST_TIMEOUT`].
     async fn ask(&self, bytes: usize, input: impl FnOnce(Reply) -> Input, silent: Refused) -> Result<(), Refused> {
+        self.ask_for(REQUEST_TIMEOUT, bytes, input, silent).await
+    }
+
+    /// Sends a request of so many bytes in and waits for its answer, which the raft thread gives within `time`; `silent`
+    /// is the answer if there is none.
+    async fn ask_for(
+        &self,
+        time: Duration,
+        bytes: usize,
+        input: impl FnOnce(Reply) -> Input,
+        silent: Refused,
+    ) -> Result<(), Refused> {
         let permit = self.permit(bytes)?;
         let (sender, answer) = oneshot::channel();
         self.tell(input(Reply { sender, _permit: Some(permit) }))?;
-        match tokio::time::timeout(HANDLE_TIMEOUT, answer).await {
+        match tokio::time::timeout(time + HELD_UP, answer).await {
             Ok(Ok(answer)) => answer,
             // The thread answers everybody before it ends, except when it fails.
             Ok(Err(_)) | Err(_) => Err(silent),
@@ -463,6 +479,7 @@ mod tests {
             arriving: Arc::default(),
             metrics: Arc::new(Metrics::new(1)),
             secure_peers: false,
+            transfer_timeout: 10 * REQUEST_TIMEOUT,
             peers: Arc::default(),
             stopping: AtomicBool::new(false),
         };
@@ -521,6 +538,27 @@ mod tests {
         let Ok(Input::Write { reply, .. }) = inbox.recv() else { panic!("not a write") };
         reply.send(Ok(()));
         assert_eq!(requests.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_new_leader_is_waited_for_as_long_as_elections_take_here() {
+        let (handle, inbox) = handle(8);
+        let time = handle.shared.transfer_timeout;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let served = async {
+            loop {
+                match inbox.try_recv() {
+                    Ok(Input::Transfer { reply, .. }) => {
+                        tokio::time::sleep(time).await;
+                        return reply.send(Ok(()));
+                    }
+                    Ok(Input::Read { reply }) => reply.send(Ok(())),
+                    _ => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+        };
+        let answer = runtime.block_on(async { tokio::join!(handle.transfer_leadership(2), served).0 });
+        assert_eq!(answer, Ok(()));
     }
 
     #[test]

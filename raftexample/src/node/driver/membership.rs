@@ -20,7 +20,7 @@ use raft_core::pb::{ConfChangeType, Entry};
 use super::{Answer, Driver, Fatal};
 use crate::members::ChangeRefused;
 use crate::node::change::{judge, Address, Change, Judged, Written, WrittenStep};
-use crate::node::changes::Changes;
+use crate::node::waiting_changes::WaitingChanges;
 use crate::node::{Refused, Reply, REMOVED};
 use crate::transport::register::Known;
 
@@ -65,7 +65,7 @@ impl Driver {
         proposed
     }
 
-    fn propose_held(&mut self, changes: &mut Changes) -> Result<(), Fatal> {
+    fn propose_held(&mut self, changes: &mut WaitingChanges) -> Result<(), Fatal> {
         while let Some(mut held) = changes.next(|change| self.judge(change)) {
             if !held.handed_over {
                 if let Some(successor) = self.successor(&held.change) {

@@ -4,12 +4,12 @@
 use super::*;
 use crate::cli::Timing;
 use crate::codec::{self, RequestId};
-use crate::node::{Change, Refused, Step, NO_LEADER};
+use crate::node::{Change, Refused, Step, NO_LEADER, REQUEST_TIMEOUT};
 use crate::transport::Received;
 use bytes::Bytes;
 use kvstore::Command;
 use prost::Message as _;
-use raft_core::pb::{ConfChange, ConfChangeType, Snapshot, SnapshotMetadata};
+use raft_core::pb::{ConfChange, ConfChangeType, EntryType, Snapshot, SnapshotMetadata};
 use std::path::Path;
 use tokio::sync::oneshot::{error::TryRecvError, Receiver};
 
@@ -85,7 +85,8 @@ impl Bench {
 
     pub(super) fn tick(&mut self, times: usize) {
         for _ in 0..times {
-            self.driver.tick(Instant::now()).unwrap_or_else(|Fatal(reason)| panic!("{reason}"));
+            self.driver.tick().unwrap_or_else(|Fatal(reason)| panic!("{reason}"));
+            self.driver.look_at_clock(Instant::now());
             self.turn();
         }
     }
@@ -238,7 +239,7 @@ fn without_a_leader_everybody_is_refused_after_a_while() {
 
 /// Proposed again at once, it would be lost again at once, and the thread would do nothing else.
 #[test]
-fn a_write_that_cannot_leave_waits_for_the_next_tick() {
+fn a_write_that_cannot_leave_waits_for_a_moment() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 3, |_| {});
     assert!(bench.append(3, vec![], 3).is_ok());
@@ -251,6 +252,29 @@ fn a_write_that_cannot_leave_waits_for_the_next_tick() {
     bench.driver.transport.add(leader, &"http://127.0.0.1:3".parse().unwrap());
     bench.tick(1);
     assert!(!bench.driver.writes.any_held(), "it is on its way");
+}
+
+/// A node whose ticks are an hour apart runs by itself.
+#[test]
+fn what_is_due_by_the_clock_does_not_wait_for_a_tick() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 1, |options| options.timing.tick = Duration::from_secs(3600));
+    bench.elect();
+    let (sender, inbox) = crossbeam_channel::bounded(8);
+    bench.driver.inbox = inbox;
+    let (reply, answer) = Reply::channel();
+    let long_ago = Instant::now() - REQUEST_TIMEOUT;
+    bench.driver.reads.add(reply, long_ago);
+    // Nobody will ever ask for it: its question was asked, and is lost.
+    bench.driver.reads.next_question(Instant::now() + REQUEST_TIMEOUT).unwrap();
+    let (ended, end) = crossbeam_channel::bounded(1);
+    let Bench { driver, _runtime: runtime } = bench;
+    std::thread::spawn(move || ended.send(driver.run()));
+    let patience = Duration::from_secs(60);
+    let refused = runtime.block_on(async { tokio::time::timeout(patience, answer).await });
+    assert!(matches!(refused, Ok(Ok(Err(Refused::NotDone(_))))), "{refused:?}");
+    sender.send(Input::Stop).unwrap_or_else(|_| panic!("it has ended"));
+    assert!(matches!(end.recv_timeout(patience), Ok(Ending::Stopped)), "it lingers for a moment only");
 }
 
 #[test]

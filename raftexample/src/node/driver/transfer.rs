@@ -4,11 +4,17 @@
 //! lost: whether it has worked is seen in who leads. The leader brings the chosen one up to date first, takes no
 //! proposals meanwhile, and gives up after an election timeout; so whoever asked is told after two of them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Driver, Fatal};
+use crate::cli::Timing;
 use crate::members::ChangeRefused;
 use crate::node::{Refused, Reply, NO_LEADER};
+
+/// Whoever asks for another leader is answered within this time.
+pub(in crate::node) fn transfer_timeout(timing: &Timing) -> Duration {
+    2 * timing.election_timeout()
+}
 
 /// Somebody who wants this node to lead, and waits for it.
 pub(super) struct Transfer {
@@ -43,7 +49,7 @@ impl Driver {
             reply.send(Err(Refused::NotDone(NO_LEADER)));
             return Ok(());
         }
-        self.transfers.push(Transfer { to, reply, deadline: now + 2 * self.timing.election_timeout() });
+        self.transfers.push(Transfer { to, reply, deadline: now + transfer_timeout(&self.timing) });
         Ok(())
     }
 

@@ -28,7 +28,7 @@ use crate::members::ChangeRefused;
 
 /// All changes under way.
 #[derive(Default)]
-pub(super) struct Changes {
+pub(super) struct WaitingChanges {
     next_id: u64,
     held: VecDeque<Held>,
     /// By the id in the entry.
@@ -47,10 +47,10 @@ pub(super) struct Held {
     deadline: Instant,
 }
 
-impl Changes {
+impl WaitingChanges {
     /// None yet. Ids are counted from a number drawn at the start of the process.
-    pub(super) fn new(boot: u64) -> Changes {
-        Changes { next_id: boot, held: VecDeque::new(), proposed: BTreeMap::new(), entered: Vec::new() }
+    pub(super) fn new(boot: u64) -> WaitingChanges {
+        WaitingChanges { next_id: boot, held: VecDeque::new(), proposed: BTreeMap::new(), entered: Vec::new() }
     }
 
     /// Takes in a new change.
@@ -191,7 +191,7 @@ mod tests {
 
     type Answer = Receiver<Result<(), Refused>>;
 
-    fn add(changes: &mut Changes, id: u64, now: Instant) -> Answer {
+    fn add(changes: &mut WaitingChanges, id: u64, now: Instant) -> Answer {
         let (reply, answer) = Reply::channel();
         changes.add(Step::Remove { id }.into(), reply, now);
         answer
@@ -204,7 +204,7 @@ mod tests {
     }
 
     /// Proposes the next one; returns the id in its entry.
-    fn propose(changes: &mut Changes) -> u64 {
+    fn propose(changes: &mut WaitingChanges) -> u64 {
         let held = changes.next(judge).unwrap();
         let id = held.id;
         changes.proposed(held);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn senseless_changes_never_get_as_far_as_a_proposal() {
-        let (mut changes, now) = (Changes::new(5), Instant::now());
+        let (mut changes, now) = (WaitingChanges::new(5), Instant::now());
         let mut senseless = add(&mut changes, 9, now);
         let _sensible = add(&mut changes, 3, now);
         let held = changes.next(judge).unwrap();
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_change_that_was_held_is_judged_again() {
-        let (mut changes, now) = (Changes::new(5), Instant::now());
+        let (mut changes, now) = (WaitingChanges::new(5), Instant::now());
         let mut answer = add(&mut changes, 2, now);
         let held = changes.next(judge).unwrap();
         changes.put_back(held);
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_change_is_answered_when_its_own_entry_is_applied() {
-        let (mut changes, now) = (Changes::new(u64::MAX), Instant::now());
+        let (mut changes, now) = (WaitingChanges::new(u64::MAX), Instant::now());
         let mut answer = add(&mut changes, 2, now);
         let id = propose(&mut changes);
         assert!(changes.applied(id.wrapping_add(1)).is_none());
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_joint_change_is_answered_when_it_is_left_or_unknown_if_that_takes_too_long() {
-        let (mut changes, now) = (Changes::new(5), Instant::now());
+        let (mut changes, now) = (WaitingChanges::new(5), Instant::now());
         for in_time in [true, false] {
             let mut answer = add(&mut changes, 2, now);
             let id = propose(&mut changes);
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_the_leader_gives_back_is_proposed_again_and_what_it_refuses_is_not() {
-        let (mut changes, now) = (Changes::new(5), Instant::now());
+        let (mut changes, now) = (WaitingChanges::new(5), Instant::now());
         let mut answer = add(&mut changes, 2, now);
         let id = propose(&mut changes);
         changes.given_back(id);
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_is_held_was_not_done_and_what_was_proposed_is_unknown() {
-        let (mut changes, now) = (Changes::new(5), Instant::now());
+        let (mut changes, now) = (WaitingChanges::new(5), Instant::now());
         let mut proposed = add(&mut changes, 2, now);
         propose(&mut changes);
         let mut held = add(&mut changes, 1, now);
