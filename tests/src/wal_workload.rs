@@ -336,9 +336,23 @@ pub fn snapshots() -> Workload {
     builder.finish("snapshots", 8 << 10)
 }
 
+/// Segments are purged while the one that follows them is begun and not synced.
+pub fn unsynced() -> Workload {
+    let mut builder = Builder::new(5);
+    for _ in 0..8 {
+        builder.save(0, 1, 600);
+        builder.commit(0);
+        builder.snapshot();
+        // Mostly more than a segment has left.
+        builder.append(0, 4, 3000);
+        builder.steps.push(Step::Purge);
+    }
+    builder.finish("unsynced", 4 << 10)
+}
+
 /// All of them.
 pub fn all() -> Vec<Workload> {
-    vec![appends(), truncations(), rotations(), snapshots()]
+    vec![appends(), truncations(), rotations(), snapshots(), unsynced()]
 }
 
 /// A small log at rest, to be damaged.

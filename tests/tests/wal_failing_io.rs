@@ -127,6 +127,11 @@ fn snapshots_and_purges_survive_any_failing_call() {
 }
 
 #[test]
+fn purges_behind_an_unsynced_segment_survive_any_failing_call() {
+    fail_everything(&wal_workload::unsynced());
+}
+
+#[test]
 fn a_full_disk_is_reported_before_anything_is_at_risk_and_the_log_goes_on_when_there_is_room() {
     let workload = wal_workload::rotations();
     let clean = FaultDisk::new();

@@ -271,7 +271,8 @@ impl Disk for OsDisk {
     }
 
     fn settle(&self, path: &Path) -> io::Result<()> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        // Read-only is enough, also to look at a damaged disk that is mounted so.
+        let file = File::open(path)?;
         sync_all_retrying(&file)?;
         let _ = rustix::fs::fadvise(&file, 0, None, FileAdvice::DontNeed);
         Ok(())

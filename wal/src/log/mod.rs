@@ -194,6 +194,10 @@ impl Wal {
         }
         let count = paths.len();
         if count > 0 {
+            // What follows must be on disk and have its name: a crash could keep the removal and lose that.
+            if !self.live.published {
+                self.sync()?;
+            }
             let oldest = self.sealed.front().unwrap_or(&self.live.info);
             self.state.drop_through(oldest.first_index.saturating_sub(1));
             self.housekeeper.submit(Job::Remove { paths });
