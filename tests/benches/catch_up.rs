@@ -11,6 +11,8 @@
 //! `ratio` is `during` by `before`, the aim is ≤ 2. `during` lasts until the follower has everything that was committed when
 //! it was started, which is less than a second unless the data is large; `after` is what is left of ten seconds, or two at
 //! least. `window` is both together, by `before`: what a page that shows the last ten seconds makes of it.
+//! `alike=LEAST..MOST` is what so short a time gives without any follower that comes back: the same figure of each piece of
+//! `before` that is as long as the catching up was, the least and the most. One stall makes one piece.
 //!
 //! All three nodes and the clients share this machine. In production the one that catches up would have a processor and a
 //! disk of its own. So it has the last processor for itself here, and everything else shares the others, all the time;
@@ -68,7 +70,8 @@ const PHASES: [&str; 4] = ["before", "down", "during", "after"];
 /// The time of each write, by phase. A phase number beyond the last means that the writes are not counted.
 struct Times {
     phase: AtomicUsize,
-    by_phase: Mutex<[Vec<Duration>; PHASES.len()]>,
+    /// When each write was due, and how long it took.
+    by_phase: Mutex<[Vec<(Instant, Duration)>; PHASES.len()]>,
 }
 
 impl Times {
@@ -96,7 +99,7 @@ fn write_at_pace(http: &Http, client: u32, stop: &AtomicBool, times: &Times) {
         let took = due.elapsed();
         let mut by_phase = times.by_phase.lock().expect("nobody has panicked");
         if let Some(phase) = by_phase.get_mut(phase) {
-            phase.push(took);
+            phase.push((due, took));
         }
     }
 }
@@ -135,9 +138,17 @@ fn start_apart(cluster: &Cluster, id: u64, processors: Option<&Processors>) {
     std::thread::scope(|scope| scope.spawn(starting).join().expect("the node can be started"));
 }
 
-fn p99_ms(times: &mut [Duration]) -> f64 {
+fn p99_ms<'a>(writes: impl IntoIterator<Item = &'a (Instant, Duration)>) -> f64 {
+    let mut times: Vec<Duration> = writes.into_iter().map(|&(_, took)| took).collect();
     times.sort_unstable();
-    times[times.len() * 99 / 100].as_secs_f64() * 1e3
+    times.get(times.len() * 99 / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1e3)
+}
+
+/// The least and the most of [`p99_ms`] over pieces of about `count` writes, which were due one after another.
+fn pieces_p99_ms(writes: &mut [(Instant, Duration)], count: usize) -> (f64, f64) {
+    writes.sort_unstable();
+    let each = writes.chunks_exact(count.clamp(1, writes.len().max(1))).map(p99_ms);
+    each.fold((f64::INFINITY, 0.0), |(least, most), p99| (p99.min(least), p99.max(most)))
 }
 
 fn go_through(case: &Case, processors: Option<&Processors>) {
@@ -177,11 +188,13 @@ fn go_through(case: &Case, processors: Option<&Processors>) {
         catching_up.push(took.into_inner().expect("nobody has panicked").as_secs_f64());
     }
     let mut by_phase = times.by_phase.into_inner().expect("nobody has panicked");
-    let [before, down, during, after] = by_phase.each_mut().map(|times| p99_ms(times));
-    let window = p99_ms(&mut [&by_phase[2][..], &by_phase[3][..]].concat());
+    let [before, down, during, after] = by_phase.each_ref().map(|writes| p99_ms(writes));
+    let window = p99_ms(by_phase[2].iter().chain(&by_phase[3]));
+    let count = by_phase[2].len() / case.rounds;
+    let (least, most) = pieces_p99_ms(&mut by_phase[0], count);
     println!(
         "catch-up {} before={before:.2}ms down={down:.2}ms during={during:.2}ms after={after:.2}ms ratio={:.2} window={:.2} \
-         caught_up_in={catching_up:.2?}s writes={:?}",
+         alike={least:.2}..{most:.2}ms caught_up_in={catching_up:.2?}s writes={:?}",
         case.name,
         during / before,
         window / before,
