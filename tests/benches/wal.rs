@@ -73,6 +73,7 @@ fn report_throughput(case: &str, bytes: u64, ours: Duration, floor: Duration) {
 
 /// A file as ours are prepared: allocated, and its zeros written out.
 fn plain_file(path: &Path, bytes: u64) -> Anything<File> {
+    let _lock = OsDisk.lock(path.parent().ok_or("a file is in a directory")?)?;
     drop(OsDisk.create(path, bytes)?);
     OsDisk.prefill(path, 0..bytes as usize)?;
     Ok(OpenOptions::new().read(true).write(true).open(path)?)
@@ -134,6 +135,7 @@ fn bulk(dir: &Path) -> Anything<()> {
     const ROUNDS: u64 = 2000;
     let room = ROUNDS * BATCH * (ENTRY_BYTES as u64 + 64) + MIB;
     let (mut log, _) = Wal::open(&dir.join("ours"), Options { segment_bytes: room }, b"")?;
+    let _lock = OsDisk.lock(dir)?;
     let mut region = OsDisk.create(&dir.join("floor"), room)?;
     let mut memory = vec![1_u8; room as usize];
     let (mut ours, mut floor, mut in_memory) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);

@@ -22,12 +22,21 @@ pub struct Listed {
     pub len_bytes: u64,
 }
 
+/// What is put aside never replaces what was put aside before: the name with the suffix, or with a number behind it.
+pub(crate) fn free_name(name: &str, suffix: &str, is_taken: impl Fn(&str) -> bool) -> String {
+    let first = format!("{name}.{suffix}");
+    let more = (2..u32::MAX).map(|number| format!("{name}.{suffix}.{number}"));
+    std::iter::once(first.clone()).chain(more).find(|name| !is_taken(name)).unwrap_or(first)
+}
+
 /// The calls that the log makes. Paths are the log directory joined with a file name.
 pub trait Disk: Send + Sync {
-    /// Creates the directory and its parents where they are missing; they are durable on return.
+    /// Creates the directory and its parents where they are missing; they are durable on return, and so is the name of one
+    /// that was there already. What lies above that one is the business of whoever created it.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
 
-    /// Takes the directory for this handle alone, until the returned value is dropped. `WouldBlock`: someone has it.
+    /// Takes the directory for this handle alone, until the returned value and everything that was created or mapped for
+    /// storing meanwhile are dropped. `WouldBlock`: someone has it. Comes before all calls that map a file.
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send>>;
 
     /// The regular files in the directory, in any order.
@@ -46,7 +55,7 @@ pub trait Disk: Send + Sync {
         Ok(())
     }
 
-    /// The whole file, to be read in place. Unreadable media must be an error here, not a fault later.
+    /// The whole file, to be read in place: one that nobody is going to store into any more. Unreadable media must be an error here, not a fault later.
     fn read(&self, path: &Path) -> io::Result<Bytes>;
 
     /// Makes durable whatever the caches hold of this file, and lets go of the caches, so that what is read next is

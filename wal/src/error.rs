@@ -79,7 +79,8 @@ pub enum WalError {
 }
 
 impl WalError {
-    /// Whether the handle can never be used again and the node has to stop.
+    /// Whether the node has to stop. Not for want of room, and not when the log has refused something: nothing was written
+    /// then, and the handle can be used as before.
     pub fn is_fatal(&self) -> bool {
         !matches!(self, WalError::NoSpace { .. } | WalError::Refused { .. })
     }

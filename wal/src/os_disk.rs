@@ -2,15 +2,18 @@
 //!
 //! This is the only module of the workspace with `unsafe` in it. It makes two kinds of maps, and the argument why that
 //! is sound is the same for both: a map is undefined behaviour only if its bytes change behind the compiler's back.
-//! Three things could do that, and each is shut out:
+//! Four things could do that, and each is shut out:
 //!
 //! - *This process, through a second map of the same file.* Every map claims its file (device and inode) in a table of
 //!   the whole process: one writer or any number of readers, never both. Safe code cannot get a shared slice of a file
 //!   that is being stored into.
-//! - *This process or another, through `write` or `truncate`.* The log directory is locked exclusively before anything
-//!   is mapped, and no call of this module truncates or writes to a segment after it was created. A process that
-//!   ignores the lock and writes to the files of a running database is outside of what any program can defend against;
-//!   a shortened file would end in SIGBUS.
+//! - *Another process.* A file can be mapped only while its directory is locked by this process, exclusively: [`Disk::map`]
+//!   and the others look that up. A map for storing keeps the lock for as long as it lives. A map for reading may outlive
+//!   it, because entries do; so nothing that anyone stores into again may be read in place, and the log copies what it may
+//!   store into: the newest segment, and those without a final name.
+//! - *`write` and `truncate`.* No call of this module truncates or writes to a file that it did not just create under a name
+//!   of its own. A process that ignores the lock and writes to the files of a running database is outside of what any
+//!   program can defend against; a shortened file would end in SIGBUS.
 //! - *The disk.* A page that cannot be read, or has no room behind it, is SIGBUS when it is touched. So it is not
 //!   touched first: whole files are populated by `madvise` when they are mapped for reading, and each range before it
 //!   is stored into; both answer with an error. Room is allocated by `fallocate` before a file gets its name, never
@@ -49,7 +52,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
@@ -78,13 +81,35 @@ type FileKey = (u64, u64);
 /// Which files are mapped. A lock, not a thread of its own: it is taken when files are opened, never while storing.
 static MAPPED: Mutex<BTreeMap<FileKey, Use>> = Mutex::new(BTreeMap::new());
 
+/// The directories that this process has locked. What holds the lock is the open directory.
+static LOCKED: Mutex<BTreeMap<FileKey, Weak<File>>> = Mutex::new(BTreeMap::new());
+
+/// A lock on a directory, shared with the maps for storing.
+type DirLock = Arc<File>;
+
+fn key_of(file: &File) -> io::Result<FileKey> {
+    let metadata = file.metadata()?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// This process's lock on the directory of a file.
+fn lock_of(path: &Path) -> io::Result<DirLock> {
+    let metadata = fs::metadata(parent_of(path))?;
+    let locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
+    let lock = locked.get(&(metadata.dev(), metadata.ino())).and_then(Weak::upgrade);
+    lock.ok_or_else(|| io::Error::new(io::ErrorKind::PermissionDenied, "its directory has to be locked first"))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// One map's right to its file; given back when dropped. The map must be dropped before it.
 struct Claim(FileKey);
 
 impl Claim {
     fn take(file: &File, writer: bool) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        let key = (metadata.dev(), metadata.ino());
+        let key = key_of(file)?;
         let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
         match mapped.entry(key) {
             Slot::Vacant(slot) => {
@@ -132,26 +157,29 @@ struct Writing {
     // The pages that can be stored into without asking the file system; a sync takes that away again.
     ready: Range<usize>,
     _claim: Claim,
+    // Last, so that nobody else has the directory while the map lives.
+    _lock: DirLock,
 }
 
 #[allow(unsafe_code)]
-fn map_for_reading(file: &File) -> io::Result<Reading> {
+fn map_for_reading(file: &File, _lock: &DirLock) -> io::Result<Reading> {
     let claim = Claim::take(file, false)?;
-    // SAFETY: the claim keeps this process from mapping the file for writing while the map lives, the directory lock
-    // keeps other nodes away, and nothing truncates or writes to a file that is mapped (see the module's essay).
+    // SAFETY: the claim keeps this process from mapping the file for storing while the map lives; the lock kept others
+    // away until now, and whoever has it later stores into no file that is read in place; nothing truncates or writes
+    // to a file that is mapped (see the module's essay).
     let map = unsafe { MmapOptions::new().map(file)? };
     Ok(Reading { map, _claim: claim })
 }
 
 #[allow(unsafe_code)]
-fn map_for_writing(file: &File) -> io::Result<Writing> {
+fn map_for_writing(file: &File, lock: DirLock) -> io::Result<Writing> {
     let claim = Claim::take(file, true)?;
-    // SAFETY: the claim makes this the only map of the file in this process, the directory lock keeps other nodes away,
-    // and nothing truncates or writes to a file that is mapped (see the module's essay).
+    // SAFETY: the claim makes this the only map of the file in this process, the lock, which lives as long as the map,
+    // keeps others away, and nothing truncates or writes to a file that is mapped (see the module's essay).
     let map = unsafe { MmapOptions::new().map_mut(file)? };
     // No reading ahead, see "Costs". Only a hint.
     let _ = map.advise(Advice::Random);
-    Ok(Writing { map, ready: 0..0, _claim: claim })
+    Ok(Writing { map, ready: 0..0, _claim: claim, _lock: lock })
 }
 
 /// `EINVAL` of an old kernel (before 5.14) that cannot populate: then pages come in as they are touched.
@@ -192,24 +220,35 @@ fn sync_all_retrying(file: &File) -> io::Result<()> {
 
 impl Disk for OsDisk {
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
+        let parent = parent_of(dir);
+        if !dir.is_dir() {
+            self.create_dir(parent)?;
+            match fs::create_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
+                other => other?,
+            }
         }
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        self.create_dir(parent)?;
-        match fs::create_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => {}
-            other => other?,
+        // Also of one that was there: who created it may have died before this.
+        match self.sync_dir(parent) {
+            // Not ours to open: then everything on that file system is synced.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(rustix::fs::syncfs(File::open(dir)?)?),
+            // Nothing there is waiting to be written.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+            other => other,
         }
-        self.sync_dir(parent)
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send>> {
-        let handle = File::open(dir)?;
+        let handle: DirLock = Arc::new(File::open(dir)?);
         match rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
             Err(other) => Err(other.into()),
-            Ok(()) => Ok(Box::new(handle)),
+            Ok(()) => {
+                let mut locked = LOCKED.lock().unwrap_or_else(PoisonError::into_inner);
+                locked.retain(|_, lock| lock.strong_count() > 0);
+                locked.insert(key_of(&handle)?, Arc::downgrade(&handle));
+                Ok(Box::new(handle))
+            }
         }
     }
 
@@ -227,9 +266,11 @@ impl Disk for OsDisk {
     }
 
     fn create(&self, path: &Path, len_bytes: u64) -> io::Result<Box<dyn Region>> {
+        let lock = lock_of(path)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path)?;
-        let region =
-            allocate(&file, len_bytes).and_then(|()| sync_all_retrying(&file)).and_then(|()| map_for_writing(&file));
+        let region = allocate(&file, len_bytes)
+            .and_then(|()| sync_all_retrying(&file))
+            .and_then(|()| map_for_writing(&file, lock));
         match region {
             Ok(region) => Ok(Box::new(region)),
             Err(error) => {
@@ -241,10 +282,11 @@ impl Disk for OsDisk {
     }
 
     fn map(&self, path: &Path) -> io::Result<Box<dyn Region>> {
+        let lock = lock_of(path)?;
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         // Only a hint, see "Costs" above.
         let _ = rustix::fs::fadvise(&file, 0, None, FileAdvice::DontNeed);
-        Ok(Box::new(map_for_writing(&file)?))
+        Ok(Box::new(map_for_writing(&file, lock)?))
     }
 
     fn prefill(&self, path: &Path, range: Range<usize>) -> io::Result<()> {
@@ -261,11 +303,12 @@ impl Disk for OsDisk {
     }
 
     fn read(&self, path: &Path) -> io::Result<Bytes> {
+        let lock = lock_of(path)?;
         let file = File::open(path)?;
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::new());
         }
-        let reading = map_for_reading(&file)?;
+        let reading = map_for_reading(&file, &lock)?;
         unless_unsupported(reading.map.advise(Advice::PopulateRead))?;
         Ok(Bytes::from_owner(reading))
     }

@@ -19,8 +19,8 @@
 //! then the configuration (`ConfState`, protobuf)
 //! ```
 //!
-//! The newest *valid* file that the log covers wins. A bad one is renamed to `.broken` and reported, never deleted: it
-//! may be all that is left of something.
+//! The newest *valid* file that the log covers wins. A bad one is renamed to `.broken` (or `.broken.2`, if there was one
+//! before) and reported, never deleted: it may be all that is left of something.
 //!
 //! A snapshot that another node made travels as the same bytes, header and checksums included, so that each chunk is
 //! checked again where it arrives ([`SnapshotReader::of_stream`]). It becomes a file of its own name only when the caller
@@ -39,7 +39,7 @@ use crc32fast::Hasher;
 use prost::Message as _;
 use raft_core::pb::{ConfState, Snapshot, SnapshotMetadata};
 
-use crate::disk::{Disk, Listed, Sink};
+use crate::disk::{free_name, Disk, Listed, Sink};
 use crate::error::WalError;
 use crate::format::{get_u32, get_u64, is_zero, parse_hex};
 use crate::OsDisk;
@@ -249,7 +249,9 @@ impl SnapshotDir {
         let mut file = path.clone();
         // What cannot be read now may be readable later: only what was read and is wrong is set aside.
         if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) {
-            file.as_mut_os_string().push(".broken");
+            let names = self.list()?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            file.set_file_name(free_name(&name, "broken", |taken| names.iter().any(|listed| listed.name == taken)));
             self.disk
                 .rename(&path, &file)
                 .map_err(|source| WalError::io("set aside the broken snapshot", &path, source))?;

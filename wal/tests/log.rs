@@ -547,12 +547,41 @@ fn a_file_is_never_mapped_for_reading_and_storing_at_once() {
     assert_eq!(OsDisk.read(&path).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
     assert!(OsDisk.map(&path).is_err());
     drop(log);
+    let _lock = OsDisk.lock(dir.path()).unwrap();
     let (one, two) = (OsDisk.read(&path).unwrap(), OsDisk.read(&path).unwrap());
     assert!(OsDisk.map(&path).is_err());
     drop(one);
     assert!(OsDisk.map(&path).is_err());
     drop(two);
     OsDisk.map(&path).unwrap();
+}
+
+#[test]
+fn a_file_is_mapped_only_while_its_directory_is_locked_and_keeps_it_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path(), SMALL));
+    let path = segments(dir.path()).remove(0);
+    let refusals = [
+        OsDisk.read(&path).map(drop).unwrap_err(),
+        OsDisk.map(&path).map(drop).unwrap_err(),
+        OsDisk.create(&dir.path().join("new"), 4096).map(drop).unwrap_err(),
+    ];
+    assert!(refusals.iter().all(|error| error.kind() == io::ErrorKind::PermissionDenied), "{refusals:?}");
+    assert!(!dir.path().join("new").exists());
+    let lock = OsDisk.lock(dir.path()).unwrap();
+    let region = OsDisk.map(&path).unwrap();
+    drop(lock);
+    let refused = Wal::open(dir.path(), SMALL, b"node 1").unwrap_err();
+    assert!(matches!(refused, WalError::InUse { .. }), "the map is still there: {refused}");
+    drop(region);
+    reopen(dir.path());
+}
+
+#[test]
+fn a_directory_that_was_there_is_made_durable_all_the_same() {
+    // There it cannot be: a directory of the system's own, which it does not sync.
+    let error = OsDisk.create_dir(Path::new("/proc/self")).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
 }
 
 #[test]

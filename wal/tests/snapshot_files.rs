@@ -115,6 +115,22 @@ fn every_damaged_byte_is_noticed_and_the_one_before_is_used() {
 }
 
 #[test]
+fn what_was_set_aside_before_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    for (number, ending) in [(1, ".snap.broken"), (2, ".snap.broken.2"), (3, ".snap.broken.3")] {
+        let path = snapshots.save(&snapshot(6, 90)).unwrap();
+        fs::write(&path, [number; 100]).unwrap();
+        let (loaded, bad) = snapshots.load_newest_reporting(&[metadata(6)]).unwrap();
+        assert!(loaded.is_none() && bad[0].file.to_str().unwrap().ends_with(ending), "{bad:?}");
+    }
+    assert_eq!(names(dir.path()).len(), 3);
+    for (number, name) in (1..).zip(names(dir.path())) {
+        assert_eq!(fs::read(dir.path().join(name)).unwrap(), [number; 100]);
+    }
+}
+
+#[test]
 fn a_file_under_anothers_name_is_not_taken() {
     let dir = tempfile::tempdir().unwrap();
     let snapshots = SnapshotDir::open(dir.path()).unwrap();

@@ -6,7 +6,8 @@
 //!    renamed, then a record in the log: "there is a durable snapshot of this index". The first half of that takes long
 //!    and is done by others; the raft thread renames and records ([`Disk::record_snapshot`]).
 //! 2. **The log is never cut further than the oldest snapshot that is kept.** Two are kept; should the newest turn out
-//!    to be damaged, the one before it and the log behind that one still make the whole state.
+//!    to be damaged, the one before it and the log behind that one still make the whole state. Only a snapshot that the
+//!    leader has sent stands alone: the log that it replaces does not lead up to it.
 //! 3. **Any failure to write is final.** What a failed sync has left on the disk nobody knows; the process ends, and the
 //!    next start reads what there is.
 //!
