@@ -350,7 +350,31 @@ pub fn unsynced() -> Workload {
     builder.finish("unsynced", 4 << 10)
 }
 
-/// All of them.
+/// Batches of one length, some of them not synced: where one ends, another began before a crash. Goes on as
+/// [`equal_batch`] does.
+pub fn equal() -> Workload {
+    let mut builder = Builder::new(6);
+    for _ in 0..3 {
+        for number in 0..4 {
+            let entry = equal_batch(builder.state.term, builder.last() + 1);
+            builder.entries.push(entry.clone());
+            let synced = number == 0;
+            builder.steps.push(match synced {
+                true => Step::Save(builder.state, vec![entry]),
+                false => Step::Append(builder.state, vec![entry]),
+            });
+        }
+        builder.new_term();
+    }
+    builder.finish("equal", 16 << 10)
+}
+
+/// What each batch of [`equal`] is made of.
+pub fn equal_batch(term: u64, index: u64) -> Entry {
+    Entry { term, index, ..Entry::normal(vec![(term * 16 + index) as u8; 440]) }
+}
+
+/// All of them, but for [`equal`].
 pub fn all() -> Vec<Workload> {
     vec![appends(), truncations(), rotations(), snapshots(), unsynced()]
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use raft_core::pb::{ConfState, Entry, HardState, SnapshotMetadata};
 use tests::fault_disk::{Call, FailedCall, Fault, FaultDisk, Pace, FAULTS};
 use tests::random::Random;
 use tests::wal_workload::{self, Expected, Workload};
@@ -129,6 +130,28 @@ fn snapshots_and_purges_survive_any_failing_call() {
 #[test]
 fn purges_behind_an_unsynced_segment_survive_any_failing_call() {
     fail_everything(&wal_workload::unsynced());
+}
+
+#[test]
+fn the_housekeepers_queue_is_bounded_however_slow_it_is_and_however_often_it_is_asked() {
+    let disk = FaultDisk::new();
+    disk.set_pace(Pace::WhenNeeded);
+    let (mut log, ..) = wal_workload::rotations().open(&disk).expect("an empty disk");
+    let mut most_segments = 0;
+    for index in 1..=200 {
+        let state = HardState { term: 1, vote: 1, commit: index - 1 };
+        log.save(Some(&state), &[Entry { term: 1, index, ..Entry::normal(vec![1; 1500]) }]).expect("room for it");
+        log.save(Some(&HardState { commit: index, ..state }), &[]).expect("room for it");
+        if index % 40 == 0 {
+            let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
+            log.save_snapshot(&SnapshotMetadata { conf_state, index, term: 1 }).expect("room for it");
+        }
+        most_segments = most_segments.max(log.segment_count());
+        // One segment after the other, and again.
+        (0..=index).for_each(|through| assert!(log.purge(through).is_ok()));
+    }
+    println!("wal housekeeper: {} jobs waiting at most, for {most_segments} segments", disk.most_waiting());
+    assert!(disk.most_waiting() <= most_segments + 4 && most_segments > 10);
 }
 
 #[test]

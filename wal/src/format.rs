@@ -41,7 +41,8 @@
 //! **Watermark.** The same 40 bytes as a mark, in a sector of their own, stored whenever a mark is: `synced before` is how
 //! far the segment is durable, `previous checksum` that of the last batch there. A mark goes down with the sector that it
 //! shares with the last batches; the watermark does not. It is never waited for either (the system writes it back
-//! within seconds, or when the log is closed), so it may lag behind, and one that does not validate means nothing.
+//! within seconds, or when the log is closed), so it may lag behind, and one that does not validate means nothing. Where
+//! a segment ends so close to the end of its file that no mark fits, the watermark has the flag `sealed` in its place.
 //!
 //! **Details by kind.**
 //!
@@ -389,10 +390,44 @@ pub(crate) fn watermark(seed: Seed, synced_before: u64, previous: u32) -> [u8; B
     mark(Placement { seed, offset: WATERMARK_AT, synced_before, previous }, 0)
 }
 
-/// The watermark of a segment, if it has a valid one: how far it is durable, and the last checksum there.
-pub(crate) fn read_watermark(segment: &[u8], seed: Seed) -> Option<(u64, u32)> {
+/// The mark with which a segment says that it ends here and another one follows, and where it is stored: at the end, or
+/// if there is no room left, as the watermark.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SealMark {
+    pub(crate) offset: usize,
+    pub(crate) bytes: [u8; BATCH_HEADER_BYTES],
+}
+
+impl SealMark {
+    pub(crate) fn new(seed: Seed, end: usize, previous: u32, segment_bytes: usize) -> Self {
+        let has_room = end + BATCH_HEADER_BYTES <= segment_bytes;
+        let offset = if has_room { end } else { WATERMARK_AT };
+        let bytes = mark(Placement { seed, offset, synced_before: end as u64, previous }, FLAG_SEALED);
+        SealMark { offset, bytes }
+    }
+
+    pub(crate) fn place(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + BATCH_HEADER_BYTES
+    }
+}
+
+/// What a valid watermark says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watermark {
+    /// How far the segment is durable.
+    pub(crate) end: u64,
+    /// The last checksum there.
+    pub(crate) checksum: u32,
+    /// Another segment follows.
+    pub(crate) sealed: bool,
+}
+
+/// The watermark of a segment, if it has a valid one.
+pub(crate) fn read_watermark(segment: &[u8], seed: Seed) -> Option<Watermark> {
+    // One that claims more than the file holds is no less of a proof that something is not there.
     let header = BatchHeader::decode(segment, WATERMARK_AT, seed).filter(BatchHeader::is_mark)?;
-    (header.synced_before <= segment.len() as u64).then_some((header.synced_before, header.previous))
+    let BatchHeader { synced_before, previous, flags, .. } = header;
+    Some(Watermark { end: synced_before, checksum: previous, sealed: flags & FLAG_SEALED != 0 })
 }
 
 /// Reads and checks every record of the batch into `records` (which is cleared first). `false`: something in the body
@@ -657,11 +692,18 @@ mod tests {
         let mut segment = [0; 4096];
         let place = WATERMARK_AT..WATERMARK_AT + BATCH_HEADER_BYTES;
         segment[place.clone()].copy_from_slice(&watermark(SEED, 2000, 9));
-        assert_eq!(read_watermark(&segment, SEED), Some((2000, 9)));
+        let expected = Watermark { end: 2000, checksum: 9, sealed: false };
+        assert_eq!(read_watermark(&segment, SEED), Some(expected));
         for bit in place.start * 8..place.end * 8 {
             let mut segment = segment;
             segment[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(read_watermark(&segment, SEED), None, "bit {bit}");
         }
+        segment[place].copy_from_slice(&watermark(SEED, 5000, 9));
+        assert_eq!(
+            read_watermark(&segment, SEED),
+            Some(Watermark { end: 5000, ..expected }),
+            "more than there is was there once"
+        );
     }
 }

@@ -1,9 +1,11 @@
 //! The slow work around segments, off the path of an append: allocating the next one, making the next stretch of the live
 //! one quick to store into, giving a begun one its final name, removing purged ones.
 //!
-//! One thread, one queue, work in order. The queue is short by construction: at most one segment is being prepared, one
-//! stretch prefilled and one segment published at a time, and a purge is one job; the writer waits for an answer only
-//! when it needs the next segment and it is not there, or when the one that it leaves has no final name yet.
+//! One thread, one queue, work in order. The queue is bounded by what there is to do: at most one segment is being
+//! prepared and one published at a time, one stretch prefilled of each of the last two, and a purge is a job only if it
+//! takes a segment out of the log, of which no more come while one has no final name. So it never holds more jobs than the
+//! log has segments, and four. The writer waits for an answer only when it needs the next segment and it is not there, or
+//! when the one that it leaves has no final name yet.
 //!
 //! A disk that wants its calls in one order ([`Disk::background`]) gets them from the caller's thread instead, whole jobs
 //! at a time, and as late as it likes ([`Disk::due_jobs`]). That shows a test every state that a thread can bring about:
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::disk::{Disk, Region};
+use crate::format::SealMark;
 
 /// How much is prefilled at once. A sync of the writer that comes in between waits for no more than this.
 pub(crate) const PREFILL_BYTES: usize = 256 << 10;
@@ -29,8 +32,8 @@ pub(crate) enum Job {
     Prepare { path: PathBuf, len_bytes: u64 },
     /// Prefill a stretch of the segment with this sequence ([`Disk::prefill`]).
     Prefill { path: PathBuf, sequence: u64, range: Range<usize> },
-    /// The segment's first batch is durable: give it its final name. Then leave a mark in the one before it, if there
-    /// is one.
+    /// The segment's first batch is durable: leave a mark in the one before it, if there is one, then give it its final
+    /// name. So what has its final name cannot vanish unnoticed.
     Publish { from: PathBuf, to: PathBuf, seal: Option<Seal> },
     /// Remove segments, oldest first, each durably before the next: a log must never have a hole.
     Remove { paths: Vec<PathBuf> },
@@ -39,8 +42,9 @@ pub(crate) enum Job {
 /// A mark at the end of a segment that is left for the next one.
 pub(crate) struct Seal {
     pub(crate) region: Box<dyn Region>,
-    pub(crate) offset: usize,
-    pub(crate) mark: Vec<u8>,
+    /// Where its last batch ends.
+    pub(crate) end: usize,
+    pub(crate) mark: SealMark,
 }
 
 /// What came of it.
@@ -243,13 +247,14 @@ impl Worker {
     }
 
     fn publish(&self, from: &Path, to: &Path, seal: Option<Seal>) -> io::Result<()> {
+        if let Some(mut seal) = seal {
+            let place = seal.mark.place();
+            seal.region.slice_mut(place.clone())?.copy_from_slice(&seal.mark.bytes);
+            // All of it, for the watermark at its beginning: it will not be written to again.
+            seal.region.sync(0..seal.end.max(place.end))?;
+        }
         self.disk.rename(from, to)?;
-        self.disk.sync_dir(&self.dir)?;
-        let Some(mut seal) = seal else { return Ok(()) };
-        let end = seal.offset + seal.mark.len();
-        seal.region.slice_mut(seal.offset..end)?.copy_from_slice(&seal.mark);
-        // All of it, for the watermark at its beginning: it will not be written to again.
-        seal.region.sync(0..end)
+        self.disk.sync_dir(&self.dir)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

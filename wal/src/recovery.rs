@@ -29,8 +29,8 @@ use bytes::Bytes;
 
 use crate::error::WalError;
 use crate::format::{
-    self, BatchHeader, HeaderFault, RecordKind, RecordView, Seed, SegmentHeader, BATCH_HEADER_BYTES, BATCH_MAGIC,
-    FLAG_SEALED, FORMAT_VERSION, SEGMENT_HEADER_BYTES,
+    self, BatchHeader, HeaderFault, RecordKind, RecordView, SealMark, Seed, SegmentHeader, BATCH_HEADER_BYTES,
+    BATCH_MAGIC, FLAG_SEALED, FORMAT_VERSION, SEGMENT_HEADER_BYTES,
 };
 use crate::state::{Read, Replay};
 use crate::verdict::{
@@ -68,8 +68,9 @@ pub(crate) struct LiveEnd {
     /// Everything before this had been synced, as a header says that was read. What lies between here and `offset` was
     /// read back, but may not be on the disk.
     pub(crate) proven: usize,
-    /// Bytes in `offset..debris_end` must be zeroed before anything is appended.
-    pub(crate) debris_end: usize,
+    /// Behind `offset` stands what a crash left. Nothing may be stored over it: should that not reach the disk, a later
+    /// crash would bring back some of what stood there, behind batches that it does not follow.
+    pub(crate) torn: bool,
 }
 
 /// What a directory holds.
@@ -80,6 +81,9 @@ pub(crate) struct Outcome {
     /// Oldest first; the last one is live. Empty: a new log.
     pub(crate) segments: Vec<SegmentInfo>,
     pub(crate) live: Option<LiveEnd>,
+    /// Of the segments, by position, those that are followed by one without a final name and do not say so themselves,
+    /// and where they should.
+    pub(crate) unsealed: Vec<(usize, SealMark)>,
     /// Prepared files that were never acknowledged.
     pub(crate) discard: Vec<String>,
     pub(crate) torn: Option<Torn>,
@@ -108,9 +112,9 @@ struct Sound<'a> {
 
 /// What a segment's first record says about the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Chain {
-    sequence: u64,
-    end: u64,
+pub(crate) struct Chain {
+    pub(crate) sequence: u64,
+    pub(crate) end: u64,
     checksum: u32,
 }
 
@@ -121,6 +125,7 @@ pub(crate) fn recover(dir: &Path, images: &[Image], progress: &mut dyn FnMut(u64
         replay: Replay::new(0),
         segments: Vec::new(),
         live: None,
+        unsealed: Vec::new(),
         discard: Vec::new(),
         torn: None,
     };
@@ -142,6 +147,7 @@ pub(crate) fn recover(dir: &Path, images: &[Image], progress: &mut dyn FnMut(u64
             Ok(Some(segment)) if file.name == Name::Prepared && place == Place::First => holds_more(segment),
             Ok(Some(_)) => Holds::Begun,
             Ok(None) => Holds::Nothing,
+            Err(WalError::OtherVersion { .. }) => Holds::OtherVersion,
             Err(_) => Holds::Unclear,
         };
         let missing = |what| Err(WalError::Missing { dir: dir.into(), what });
@@ -291,7 +297,7 @@ fn read_segments(
     let mut before: Option<(u64, usize, u32)> = None;
     for (position, segment) in sound.iter().enumerate() {
         let successor = match sound.get(position + 1) {
-            Some(next) => Some(first_chain(next, &mut records).ok_or_else(|| {
+            Some(next) => Some(first_chain(&next.image.bytes, next.seed, &mut records).ok_or_else(|| {
                 refusal(
                     dir,
                     next.image,
@@ -320,7 +326,11 @@ fn read_segments(
             reaches_commit: state.last_index() >= state.hard_state.commit.max(newest),
         };
         match judge(&seen) {
-            Verdict::Sealed => {}
+            Verdict::Sealed => {
+                if sound.get(position + 1).is_some_and(|next| next.name == Name::Prepared) {
+                    outcome.unsealed.extend(missing_seal(segment, &walk).map(|at| (position, at)));
+                }
+            }
             verdict @ (Verdict::Live | Verdict::CutTail) => {
                 if verdict == Verdict::CutTail {
                     let len_bytes = (debris_end - walk.offset) as u64;
@@ -328,7 +338,8 @@ fn read_segments(
                     outcome.torn = Some(Torn { file, offset: walk.offset as u64, len_bytes });
                 }
                 let Walk { offset, proven, checksum, .. } = walk;
-                outcome.live = Some(LiveEnd { seed: segment.seed, offset, proven, checksum, debris_end });
+                let torn = verdict == Verdict::CutTail;
+                outcome.live = Some(LiveEnd { seed: segment.seed, offset, proven, checksum, torn });
             }
             Verdict::Refuse(reason) => return Err(refusal(dir, segment.image, reason, walk.offset, &walk.detail)),
             Verdict::Discard => return Err(refusal(dir, segment.image, Reason::Impossible, walk.offset, "")),
@@ -356,11 +367,17 @@ fn read_segments(
     Ok(())
 }
 
-/// The chain record with which a segment begins.
-fn first_chain(segment: &Sound<'_>, records: &mut Vec<RecordView>) -> Option<Chain> {
+/// Where the mark should stand that says that another segment follows, unless it does.
+fn missing_seal(segment: &Sound<'_>, walk: &Walk) -> Option<SealMark> {
     let bytes = &segment.image.bytes;
-    let header = BatchHeader::decode(bytes, SEGMENT_HEADER_BYTES, segment.seed)?;
-    if !matches!(format::read_records(bytes, &header, segment.seed, records), Ok(true)) {
+    let mark = SealMark::new(segment.seed, walk.offset, walk.checksum, bytes.len());
+    (bytes.get(mark.place()) != Some(&mark.bytes[..])).then_some(mark)
+}
+
+/// The chain record with which a segment begins.
+pub(crate) fn first_chain(bytes: &[u8], seed: Seed, records: &mut Vec<RecordView>) -> Option<Chain> {
+    let header = BatchHeader::decode(bytes, SEGMENT_HEADER_BYTES, seed)?;
+    if !matches!(format::read_records(bytes, &header, seed, records), Ok(true)) {
         return None;
     }
     records.first().and_then(|record| parse_chain(bytes, record))
@@ -402,10 +419,14 @@ fn walk(
                 return at;
             }
         }
-        if let Some((end, checksum)) = watermark.filter(|(end, _)| at.offset as u64 >= *end) {
+        if let Some(reached) = watermark.filter(|watermark| at.offset as u64 >= watermark.end) {
             // What was durable then cannot have changed since.
-            if (end, checksum) != (at.offset as u64, at.checksum) {
+            if (reached.end, reached.checksum) != (at.offset as u64, at.checksum) {
                 at.stop = Stop::Unchained;
+                return at;
+            }
+            if reached.sealed {
+                at.stop = Stop::SealMark;
                 return at;
             }
             watermark = None;
@@ -437,8 +458,8 @@ fn walk(
             at.stop = if header.flags & FLAG_SEALED != 0 { Stop::SealMark } else { Stop::Mark };
             return at;
         }
-        let place = (at.offset == SEGMENT_HEADER_BYTES, successor.is_some());
-        if let Err(what) = take_batch(segment, &header, place, before, records, replay, &mut at.max_index) {
+        let first = at.offset == SEGMENT_HEADER_BYTES;
+        if let Err(what) = take_batch(segment, &header, first, before, records, replay, &mut at.max_index) {
             at.stop = Stop::Nonsense;
             at.detail = what;
             return at;
@@ -452,7 +473,7 @@ fn walk(
 fn take_batch(
     segment: &Sound<'_>,
     header: &BatchHeader,
-    (first, sealed): (bool, bool),
+    first: bool,
     before: Option<(u64, usize, u32)>,
     records: &[RecordView],
     replay: &mut Replay,
@@ -479,11 +500,7 @@ fn take_batch(
         if matches!(record.kind, RecordKind::Entry | RecordKind::Snapshot) {
             *max_index = (*max_index).max(record.index);
         }
-        let payload = match sealed {
-            true => bytes.slice(record.payload.clone()),
-            // The live segment is going to be stored into: nothing may point there.
-            false => Bytes::copy_from_slice(&bytes[record.payload.clone()]),
-        };
+        let payload = bytes.slice(record.payload.clone());
         let (kind, detail, term, index) = (record.kind, record.detail, record.term, record.index);
         replay
             .apply(Read { kind, detail, term, index, payload })
@@ -502,7 +519,7 @@ fn look_ahead(bytes: &[u8], from: usize, seed: Seed) -> (Ahead, usize) {
         Some(header) if header.is_mark() && header.synced_before == from as u64 => BATCH_HEADER_BYTES,
         _ => 0,
     };
-    if format::read_watermark(bytes, seed).is_some_and(|(synced_before, _)| synced_before > from as u64) {
+    if format::read_watermark(bytes, seed).is_some_and(|watermark| watermark.end > from as u64) {
         return (Ahead::Proof, end);
     }
     if used <= own {
@@ -602,6 +619,9 @@ mod tests {
         bytes[place].copy_from_slice(&format::watermark(seed, 2000, 9));
         assert_eq!(look_ahead(&bytes, 1992, seed).0, Ahead::Proof);
         assert_eq!(look_ahead(&bytes, 2000, seed), (Ahead::Nothing, 2000));
+        bytes[format::WATERMARK_AT..format::WATERMARK_AT + BATCH_HEADER_BYTES]
+            .copy_from_slice(&format::watermark(seed, 4104, 9));
+        assert_eq!(look_ahead(&bytes, 2000, seed).0, Ahead::Proof, "also what the file is too short for");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub(crate) enum Holds {
     Nothing,
     /// Neither is certain: [`judge`] refuses it.
     Unclear,
+    /// What another version of the format has written: not ours to say.
+    OtherVersion,
 }
 
 /// Whether a file belongs to the log.
@@ -59,6 +61,8 @@ pub(crate) enum Membership {
 /// The table of files. Total, like [`judge`].
 pub(crate) fn admit(name: Name, place: Place, holds: Holds) -> Membership {
     match (place, name, holds) {
+        // Whatever else is the matter: that program is needed.
+        (_, _, Holds::OtherVersion) => Membership::Unreadable,
         (Place::Apart, _, _) => Membership::Gap,
         (Place::Passed, Name::Prepared, Holds::Nothing) => Membership::Goes,
         (Place::Passed, _, _) => Membership::Doubled,
@@ -148,7 +152,7 @@ pub(crate) enum Verdict {
     Sealed,
     /// Whole; the log goes on here.
     Live,
-    /// What follows the place was never acknowledged: zero it, go on here.
+    /// What follows the place was never acknowledged: leave it, and go on in the next segment.
     CutTail,
     /// Never acknowledged at all: remove the file.
     Discard,
@@ -181,9 +185,10 @@ pub(crate) fn judge(seen: &Observation) -> Verdict {
     }
     match (seen.head, seen.name) {
         (Head::OtherVersion, _) => Refuse(Reason::OtherVersion),
-        (Head::Misplaced, Name::Published) => Refuse(Reason::Misplaced),
+        // No crash leaves that, whatever the file is called: a header is stored when the file has its length and its place.
+        (Head::Misplaced, _) => Refuse(Reason::Misplaced),
         (Head::Blank | Head::Broken, Name::Published) => Refuse(Reason::HeaderDamaged),
-        (Head::Blank | Head::Broken | Head::Misplaced, Name::Prepared) => match (seen.role, seen.ahead) {
+        (Head::Blank | Head::Broken, Name::Prepared) => match (seen.role, seen.ahead) {
             (Role::Sealed, _) | (_, Ahead::Proof) => Refuse(Reason::HeaderDamaged),
             (Role::Last, Ahead::Nothing | Ahead::Debris) => Discard,
         },
@@ -259,7 +264,8 @@ mod tests {
         let contradiction = readable
             && seen.role == Role::Last
             && matches!(seen.stop, Stop::Unchained | Stop::Nonsense | Stop::SealMark | Stop::AtSeal);
-        successor_says_more || later_header_says_more || final_name_says_more || contradiction
+        let of_another_file = seen.head == Head::Misplaced;
+        successor_says_more || later_header_says_more || final_name_says_more || contradiction || of_another_file
     }
     #[test]
     fn each_of_all_combinations_has_the_one_verdict_that_its_proofs_allow() {
@@ -291,5 +297,40 @@ mod tests {
         }
         println!("verdicts over {} combinations: {counts:?}", all.len());
         assert!(counts.len() == 5, "every verdict is reachable: {counts:?}");
+    }
+
+    /// The first table's rule, said the other way round: what each verdict needs.
+    #[test]
+    fn each_file_has_the_one_membership_that_its_place_and_contents_allow() {
+        let mut counts = std::collections::BTreeMap::new();
+        for name in [Name::Published, Name::Prepared] {
+            for place in [Place::First, Place::Next, Place::Passed, Place::Apart] {
+                for holds in [Holds::Begun, Holds::Nothing, Holds::Unclear, Holds::OtherVersion] {
+                    let verdict = admit(name, place, holds);
+                    let (prepared, fits) = (name == Name::Prepared, matches!(place, Place::First | Place::Next));
+                    let case = format!("{name:?} {place:?} {holds:?}: {verdict:?}");
+                    assert_eq!(
+                        verdict == Membership::Goes,
+                        prepared && holds == Holds::Nothing && place != Place::Apart,
+                        "only what holds nothing and never had its final name may go: {case}"
+                    );
+                    assert_eq!(
+                        verdict == Membership::Joins,
+                        fits && holds == Holds::Begun && !(prepared && place == Place::First),
+                        "only what has begun, where it belongs: {case}"
+                    );
+                    let expected = match verdict {
+                        Membership::Goes | Membership::Joins => true,
+                        Membership::Gap => place == Place::Apart,
+                        Membership::Doubled => place == Place::Passed,
+                        Membership::NameLost => prepared && place == Place::First && holds == Holds::Begun,
+                        Membership::Unreadable => holds == Holds::OtherVersion || fits && holds != Holds::Begun,
+                    };
+                    assert!(expected && (holds != Holds::OtherVersion || verdict == Membership::Unreadable), "{case}");
+                    *counts.entry(format!("{verdict:?}")).or_insert(0) += 1;
+                }
+            }
+        }
+        assert_eq!((counts.values().sum::<i32>(), counts.len()), (2 * 4 * 4, 6), "{counts:?}");
     }
 }

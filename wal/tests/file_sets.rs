@@ -2,8 +2,8 @@
 //! one.
 //!
 //! Of each of the four segments there is nothing, the file under its final name, the same under its temporary name, a
-//! prepared one that was never begun (zeros, or half a header), a final name with a damaged header, or two files at once. A
-//! fifth may be prepared. All combinations are tried, against a statement of the rule that shares nothing with the code.
+//! prepared one that was never begun (zeros, or half a header), a final name with a damaged header, two files at once, or a
+//! begun one of another log or of another length. A fifth may be prepared. All combinations are tried, against a statement of the rule that shares nothing with the code.
 
 use std::fs;
 use std::path::Path;
@@ -32,9 +32,13 @@ enum There {
     PublishedAndBlank,
     /// The final name and the same once more under the temporary one.
     PublishedAndBegun,
+    /// Under its temporary name, and in use by another log.
+    OfAnotherLog,
+    /// Under its temporary name, in use, and longer than it was.
+    Longer,
 }
 
-const ALL: [There; 8] = [
+const ALL: [There; 10] = [
     There::Nothing,
     There::Published,
     There::Begun,
@@ -43,6 +47,8 @@ const ALL: [There; 8] = [
     There::DamagedHeader,
     There::PublishedAndBlank,
     There::PublishedAndBegun,
+    There::OfAnotherLog,
+    There::Longer,
 ];
 
 /// Entry n is in segment n - 1.
@@ -72,7 +78,7 @@ fn prepared(sequence: usize, bytes: Vec<u8>) -> Image {
     Image { name: format!("{sequence:016x}.next"), bytes: Bytes::from(bytes) }
 }
 
-fn files(of: &Image, sequence: usize, there: There) -> Vec<Image> {
+fn files(of: &Image, other: &Image, sequence: usize, there: There) -> Vec<Image> {
     let blank = || prepared(sequence, vec![0; SEGMENT_BYTES as usize]);
     let begun = || prepared(sequence, of.bytes.to_vec());
     match there {
@@ -92,6 +98,8 @@ fn files(of: &Image, sequence: usize, there: There) -> Vec<Image> {
         }
         There::PublishedAndBlank => vec![of.clone(), blank()],
         There::PublishedAndBegun => vec![of.clone(), begun()],
+        There::OfAnotherLog => vec![prepared(sequence, other.bytes.to_vec())],
+        There::Longer => vec![prepared(sequence, [&of.bytes[..], &[0; 4096]].concat())],
     }
 }
 
@@ -116,7 +124,8 @@ fn rule(set: &[There; SEGMENTS], fifth: bool) -> Verdict {
     let Some(first) = set.iter().position(holds_final_name) else {
         // Creation was cut off, if that is all: the first segment prepared, and nothing more than that.
         let only_the_first = set[1..].iter().all(|there| *there == There::Nothing) && !fifth;
-        return if only_the_first && set[0] != There::Begun { Verdict::Fresh } else { Verdict::Refused };
+        let holds_nothing = matches!(set[0], There::Nothing | There::Blank | There::Debris);
+        return if only_the_first && holds_nothing { Verdict::Fresh } else { Verdict::Refused };
     };
     let last_named = set.iter().rposition(holds_final_name).unwrap();
     let whole_names =
@@ -135,12 +144,14 @@ fn rule(set: &[There; SEGMENTS], fifth: bool) -> Verdict {
 fn every_set_of_files_has_the_one_verdict_that_follows_from_it() {
     let dir = tempfile::tempdir().unwrap();
     let segments = build(dir.path());
+    let another = tempfile::tempdir().unwrap();
+    let others = build(another.path());
     let (mut fresh, mut sound, mut refused) = (0, 0, 0);
     for number in 0..ALL.len().pow(SEGMENTS as u32) {
         let set: [There; SEGMENTS] = std::array::from_fn(|at| ALL[number / ALL.len().pow(at as u32) % ALL.len()]);
         for fifth in [false, true] {
             let mut images: Vec<_> =
-                (0..SEGMENTS).flat_map(|sequence| files(&segments[sequence], sequence, set[sequence])).collect();
+                (0..SEGMENTS).flat_map(|at| files(&segments[at], &others[at], at, set[at])).collect();
             if fifth {
                 images.push(prepared(SEGMENTS, vec![0; SEGMENT_BYTES as usize]));
             }

@@ -205,7 +205,9 @@ impl Disk for FaultDisk {
     }
 
     fn due_jobs(&self, waiting: usize) -> usize {
-        match &mut self.state().pace {
+        let mut state = self.state();
+        state.most_waiting = state.most_waiting.max(waiting);
+        match &mut state.pace {
             Pace::AtOnce => waiting,
             Pace::WhenNeeded => 0,
             Pace::ByChance(random) => match random.below(3) {

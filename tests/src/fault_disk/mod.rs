@@ -137,6 +137,7 @@ struct State {
     before_failed: Option<Call>,
     failed: Option<FailedCall>,
     pace: Pace,
+    most_waiting: usize,
     keeps_caches: bool,
     /// From this call on, nothing happens.
     cut_off: Option<u64>,
@@ -212,6 +213,11 @@ impl FaultDisk {
     /// When the log's housekeeper does its work. At once if nothing is said.
     pub fn set_pace(&self, pace: Pace) {
         self.state().pace = pace;
+    }
+
+    /// The longest queue that the log's housekeeper has had.
+    pub fn most_waiting(&self) -> usize {
+        self.state().most_waiting
     }
 
     /// From the call with this number (from 0) on, nothing happens and every call fails: the machine has lost its power,

@@ -9,6 +9,9 @@
 //! background; recovery finds it under either name. If the segment that is left ends in commit-only states that were
 //! never synced, they are left behind: the new segment begins with the same state.
 //!
+//! **A torn end** is left as it is, and the log goes on in the next segment, which says where this one ended. Nothing is
+//! ever stored over a batch: if that did not reach the disk, a later crash would bring the old one back.
+//!
 //! **Failure.** Before anything is stored, a failure is the caller's to handle and the log is as it was. A failed sync
 //! is final: the system reports it once and then treats the pages as clean, so a second attempt would "succeed" with
 //! the data lost. The handle is poisoned and answers nothing but that.
@@ -89,6 +92,8 @@ struct Live {
     /// Up to where the segment is prefilled, or being prefilled. Less than `end` when the writer was faster.
     prefilled: usize,
     prefilling: bool,
+    /// Nothing is stored behind `end` any more: there stands what a crash left.
+    closed: bool,
     /// The segment before, to be told that it was left once this one is durable.
     left: Option<Seal>,
 }
@@ -284,7 +289,7 @@ impl Wal {
     ) -> Result<(), WalError> {
         let len_bytes = batch_bytes_of(records.clone())?;
         let live = &mut self.live;
-        if live.end + len_bytes > live.region.len_bytes() {
+        if live.closed || live.end + len_bytes > live.region.len_bytes() {
             let records: Vec<_> = records.collect();
             return self.write_in_next(&records, first_index);
         }
@@ -341,6 +346,7 @@ impl Live {
             named: published,
             prefilled: end,
             prefilling: false,
+            closed: false,
             left: None,
         }
     }

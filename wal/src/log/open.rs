@@ -1,7 +1,7 @@
 //! Opening: what recovery found becomes a log that goes on, or a new one is created.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use super::{Live, Next, Options, Wal};
 use crate::batch::{batch_bytes, begin_segment, head_records, Owned};
 use crate::disk::Disk;
 use crate::error::WalError;
-use crate::format::{self, Seed, SEGMENT_HEADER_BYTES};
+use crate::format::{self, SealMark, Seed, SEGMENT_HEADER_BYTES};
 use crate::housekeeper::Housekeeper;
 use crate::images::read_images;
 use crate::recovery::{self, LiveEnd, SegmentInfo};
@@ -127,7 +127,7 @@ impl Wal {
         outcome: recovery::Outcome,
         end: LiveEnd,
     ) -> Result<(Wal, Recovered), WalError> {
-        let recovery::Outcome { identity, replay, segments, torn, .. } = outcome;
+        let recovery::Outcome { identity, replay, segments, unsealed, torn, .. } = outcome;
         let found = replay.state.metadata.clone().unwrap_or_default();
         if found != metadata {
             return Err(WalError::MetadataMismatch {
@@ -142,12 +142,6 @@ impl Wal {
         };
         let path = dir.join(&info.name);
         let mut region = disk.map(&path).map_err(|source| WalError::io("map the log segment", &path, source))?;
-        if end.debris_end > end.offset && !bug!(TornTailLeft) {
-            region
-                .slice_mut(end.offset..end.debris_end)
-                .map(|debris| debris.fill(0))
-                .map_err(|source| WalError::io("clear the end of the log segment", &path, source))?;
-        }
         // What recovery read may be in memory only, left there by a process that died, and if that one's sync failed, the
         // system takes it for written. Nothing but storing it again makes sure.
         if end.proven < end.offset {
@@ -156,12 +150,16 @@ impl Wal {
                 .map(store_again)
                 .map_err(|source| WalError::io("store into the log segment", &path, source))?;
         }
-        region
-            .sync(0..end.debris_end.max(end.offset))
-            .map_err(|source| WalError::io("sync the log segment", &path, source))?;
+        region.sync(0..end.offset).map_err(|source| WalError::io("sync the log segment", &path, source))?;
         // Oldest first: what has no final name must follow what has one.
-        for begun in sealed.iter_mut().chain(std::iter::once(&mut info)) {
+        let mut before: Option<PathBuf> = None;
+        for (position, begun) in sealed.iter_mut().chain(std::iter::once(&mut info)).enumerate() {
+            let unsealed = unsealed.iter().find(|(of, _)| of + 1 == position);
+            if let (Some((_, mark)), Some(path)) = (unsealed, before) {
+                seal(&*disk, &path, mark).map_err(|source| WalError::io("seal the log segment", path, source))?;
+            }
             give_final_name(&*disk, dir, begun)?;
+            before = Some(dir.join(&begun.name));
         }
         if let Some(torn) = &torn {
             log::warn!(target: "wal", "{torn}");
@@ -176,9 +174,11 @@ impl Wal {
             dir: dir.into(),
             torn,
         };
+        let mut live = Live::new(region, info, end.seed, end.offset, end.checksum, true);
+        live.closed = end.torn && !bug!(TornTailLeft);
         let mut wal = Wal {
             housekeeper: start_housekeeper(&disk, dir)?,
-            live: Live::new(region, info, end.seed, end.offset, end.checksum, true),
+            live,
             sealed,
             next: Next::None,
             state: replay.state,
@@ -190,8 +190,18 @@ impl Wal {
             _lock: lock,
         };
         wal.leave_mark();
+        if wal.live.closed {
+            wal.prepare_ahead();
+        }
         Ok((wal, recovered))
     }
+}
+
+/// Says in a segment that another one follows it, as the housekeeper does before it gives that one its final name.
+fn seal(disk: &dyn Disk, path: &Path, mark: &SealMark) -> std::io::Result<()> {
+    let mut region = disk.map(path)?;
+    region.slice_mut(mark.place())?.copy_from_slice(&mark.bytes);
+    region.sync(mark.place())
 }
 
 /// Changes nothing, but the system does not know that, nor does the compiler.

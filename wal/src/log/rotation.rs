@@ -6,9 +6,7 @@ use super::{cannot_store, Live, Next, Wal};
 use crate::batch::{batch_bytes, begin_segment, head_records, Owned};
 use crate::disk::{Disk, Region};
 use crate::error::WalError;
-use crate::format::{
-    self, Placement, Record, Seed, BATCH_HEADER_BYTES, FLAG_SEALED, SEGMENT_HEADER_BYTES, WATERMARK_AT,
-};
+use crate::format::{self, Placement, Record, SealMark, Seed, BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES, WATERMARK_AT};
 use crate::housekeeper::{self, Job, Seal, PREFILL_BYTES};
 use crate::recovery::SegmentInfo;
 
@@ -53,16 +51,8 @@ impl Wal {
         let seed = Seed::new(self.identity, sequence);
         let old = std::mem::replace(&mut self.live, Live::new(region, info, seed, end, checksum, false));
         self.live.prefilled = PREFILL_BYTES;
-        let mark_at = Placement {
-            seed: old.seed,
-            offset: old.synced,
-            synced_before: old.synced as u64,
-            previous: old.synced_checksum,
-        };
-        if old.synced + BATCH_HEADER_BYTES <= old.region.len_bytes() {
-            let mark = format::mark(mark_at, FLAG_SEALED).to_vec();
-            self.live.left = Some(Seal { region: old.region, offset: old.synced, mark });
-        }
+        let mark = SealMark::new(old.seed, old.synced, old.synced_checksum, old.region.len_bytes());
+        self.live.left = Some(Seal { region: old.region, end: old.synced, mark });
         self.live.synced = 0;
         self.live.unsynced_matters = true;
         self.sealed.push_back(old.info);
@@ -88,9 +78,10 @@ impl Wal {
         Ok((path, region))
     }
 
-    /// Asks for the next segment when this one is half full.
+    /// Asks for the next segment when this one is half full, or closed.
     pub(super) fn prepare_ahead(&mut self) {
-        if matches!(self.next, Next::None) && self.live.end >= self.live.region.len_bytes() / 2 {
+        let live = &self.live;
+        if matches!(self.next, Next::None) && (live.closed || live.end >= live.region.len_bytes() / 2) {
             let path = self.dir.join(format::prepared_name(self.live.info.sequence + 1));
             self.next = Next::Asked;
             self.housekeeper.submit(Job::Prepare { path, len_bytes: self.options.segment_bytes });
