@@ -207,6 +207,7 @@ fn line_of(item: &Item) -> String {
         }
         Item::BadRecord { offset, known: Some(record) } => format!("  {offset:>10}    {}  BAD", name_of(*record)),
         Item::BadRecord { offset, known: None } => format!("  {offset:>10}    a record of unknown kind  BAD"),
+        Item::LeftBehind { offset, until } => format!("  {offset:>10}  left      unacknowledged, up to {until}"),
         Item::Unreadable { offset, until } => format!("  {offset:>10}  UNREADABLE up to {until}"),
     }
 }
@@ -229,6 +230,7 @@ fn json_of(item: &Item) -> Value {
             "what": "record", "offset": offset, "kind": known.map(|(kind, ..)| kind.name()),
             "term": known.map(|(_, term, _)| term), "index": known.map(|(.., index)| index), "valid": false,
         }),
+        Item::LeftBehind { offset, until } => json!({ "what": "left behind", "offset": offset, "until": until }),
         Item::Unreadable { offset, until } => json!({ "what": "unreadable", "offset": offset, "until": until }),
     }
 }
@@ -280,6 +282,13 @@ fn repair(dir: &std::path::Path, yes: bool) -> Result<ExitCode, Failure> {
     }
     for name in &plan.set_aside {
         writeln!(out, "set aside: {name}")?;
+    }
+    if let Some(first) = plan.begins_with {
+        writeln!(
+            out,
+            "the log would begin with entry {first}: what came before is set aside, and the node needs the snapshot file \
+             that stands for it"
+        )?;
     }
     writeln!(
         out,

@@ -5,6 +5,11 @@
 //! copy of every file that it touches. A repair *drops acknowledged data*: it is for a log whose other copies are lost. A
 //! member of a living cluster is better replaced by a new one.
 //!
+//! What a repair can do: cut a damaged segment where the damage begins and set aside those behind it; where segments are
+//! missing in the middle, keep those behind them if a recorded snapshot does for all that came before, else those before
+//! them. What it cannot: a log whose first segment is unreadable, and one that another version of the format has written,
+//! stay as they are.
+//!
 //! All of them take the directory's lock: a log that a node is using cannot be looked at.
 //!
 //! What is left out: snapshot files, and mending: what is unreadable stays unreadable.
@@ -14,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use crate::disk::Disk;
+use crate::disk::{free_name, Disk};
 use crate::error::WalError;
 use crate::format::{
     self, BatchHeader, RecordId, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES,
@@ -66,6 +71,14 @@ pub enum Item {
         /// What it was, if the batch's header vouches for that: then its payload is what is damaged.
         known: Option<RecordId>,
     },
+    /// What was being written behind the end of a segment when the node stopped. Never acknowledged: the next segment says
+    /// where this one ended.
+    LeftBehind {
+        /// Where it begins.
+        offset: u64,
+        /// Behind its last byte that is not zero.
+        until: u64,
+    },
     /// Bytes that are no batch, though not all zero.
     Unreadable {
         /// Where they begin.
@@ -112,7 +125,7 @@ impl Held {
 pub fn walk(held: &Held, each: &mut dyn FnMut(&Item, u64)) {
     let mut identity = None;
     let mut before = 0;
-    for image in &held.images {
+    for (position, image) in held.images.iter().enumerate() {
         let bytes = &image.bytes;
         let header = SegmentHeader::decode(bytes).ok().map(|(header, _)| header);
         identity = identity.or(header.map(|header| header.identity));
@@ -122,20 +135,42 @@ pub fn walk(held: &Held, each: &mut dyn FnMut(&Item, u64)) {
             len_bytes: bytes.len() as u64,
         };
         each(&item, before);
-        let sequence = format::parse_segment_name(&image.name)
-            .map(|(sequence, _)| sequence)
-            .or_else(|| format::parse_prepared_name(&image.name));
-        if let (Some(identity), Some(sequence)) = (identity, sequence) {
-            walk_segment(bytes, Seed::new(identity, sequence), &mut |item, at| each(item, before + at));
+        if let (Some(identity), Some(sequence)) = (identity, sequence_of(image)) {
+            let end = held.images.get(position + 1).and_then(|next| end_before(next, identity, sequence));
+            walk_segment(bytes, Seed::new(identity, sequence), end, &mut |item, at| each(item, before + at));
         }
         before += bytes.len() as u64;
     }
 }
 
-fn walk_segment(bytes: &[u8], seed: Seed, each: &mut dyn FnMut(&Item, u64)) {
+fn sequence_of(image: &Image) -> Option<u64> {
+    let published = format::parse_segment_name(&image.name).map(|(sequence, _)| sequence);
+    published.or_else(|| format::parse_prepared_name(&image.name))
+}
+
+/// Where the segment with this sequence ends, if the next one says so.
+fn end_before(next: &Image, identity: u64, sequence: u64) -> Option<u64> {
+    let follows = sequence_of(next)?.checked_sub(1) == Some(sequence);
+    let chain = recovery::first_chain(&next.bytes, Seed::new(identity, sequence.checked_add(1)?), &mut Vec::new())?;
+    (follows && chain.sequence == sequence).then_some(chain.end)
+}
+
+fn walk_segment(bytes: &[u8], seed: Seed, end: Option<u64>, each: &mut dyn FnMut(&Item, u64)) {
     let mut offset = SEGMENT_HEADER_BYTES;
     let mut records = Vec::new();
+    let mut ended = false;
     while offset + BATCH_HEADER_BYTES <= bytes.len() {
+        if ended || end == Some(offset as u64) {
+            let mark = BatchHeader::decode(bytes, offset, seed).filter(BatchHeader::is_mark);
+            if ended || mark.is_none() {
+                let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                if used > offset {
+                    each(&Item::LeftBehind { offset: offset as u64, until: used as u64 }, used as u64);
+                }
+                return;
+            }
+            ended = true;
+        }
         let Some(header) = BatchHeader::decode(bytes, offset, seed) else {
             let rest = bytes.get(offset..).unwrap_or_default();
             if format::is_zero(rest) {
@@ -205,6 +240,9 @@ pub struct Repair {
     pub cut: Vec<(String, u64)>,
     /// Files that would be set aside whole.
     pub set_aside: Vec<String>,
+    /// The first index, if the log would begin later than now: segments are missing in the middle, and those behind them
+    /// can stand alone, given the snapshot file that does for what came before.
+    pub begins_with: Option<u64>,
     /// The last index, and how many valid entries behind it would be dropped.
     pub last_index: u64,
     /// See `last_index`.
@@ -219,6 +257,7 @@ pub fn plan_repair(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Option<
         damage: Vec::new(),
         cut: Vec::new(),
         set_aside: Vec::new(),
+        begins_with: None,
         last_index: 0,
         dropped_entries: 0,
         images: held.images.clone(),
@@ -260,9 +299,12 @@ fn entries_behind(held: &Held, last_index: u64) -> u64 {
 impl Repair {
     /// Takes out what the error names. `false`: nothing can be done about it.
     fn cut_at(&mut self, error: &WalError) -> bool {
-        let WalError::Damaged { file, offset, .. } = error else {
-            // A segment is missing behind the last one, or before a prepared one: the seal or the file has to go.
-            return self.drop_last();
+        let (file, offset) = match error {
+            WalError::Damaged { file, offset, .. } => (file, offset),
+            // It may be sound, and another program can read it.
+            WalError::OtherVersion { .. } => return false,
+            // Behind the last segment one is missing, or the place of a prepared one is taken: the seal or the file goes.
+            _ => return self.close_gap() || self.drop_last(),
         };
         let Some(position) = file
             .file_name()
@@ -271,6 +313,11 @@ impl Repair {
         else {
             return false;
         };
+        if self.images.get(position).and_then(sequence_of).is_none() {
+            // No segment, whatever it holds: nothing stands behind it.
+            self.set_aside.push(self.images.remove(position).name);
+            return true;
+        }
         let keep = usize::try_from(*offset).unwrap_or(0);
         let whole = keep <= SEGMENT_HEADER_BYTES;
         for later in self.images.drain(position + usize::from(!whole)..).rev() {
@@ -294,24 +341,52 @@ impl Repair {
         true
     }
 
+    /// Segments are missing in the middle. What stands behind them stays if it can stand alone, else what stands before.
+    fn close_gap(&mut self) -> bool {
+        let mut known: Vec<_> = self.images.iter().filter_map(sequence_of).collect();
+        known.sort_unstable();
+        let gaps: Vec<_> = known.windows(2).filter(|pair| pair[1] - pair[0] > 1).map(|pair| pair[1]).collect();
+        let Some(first) = gaps.first() else { return false };
+        for behind in gaps.iter().rev() {
+            let newer: Vec<_> =
+                self.images.iter().filter(|image| sequence_of(image) >= Some(*behind)).cloned().collect();
+            let found = recovery::recover(Path::new(""), &newer, &mut |_| {});
+            if let Some(found) = found.ok().filter(|found| found.live.is_some()) {
+                self.begins_with = Some(found.replay.state.base.index.saturating_add(1));
+                self.keep(|image| sequence_of(image) >= Some(*behind));
+                return true;
+            }
+        }
+        self.keep(|image| sequence_of(image) < Some(*first));
+        true
+    }
+
+    /// Sets aside all other segments.
+    fn keep(&mut self, is_kept: impl Fn(&Image) -> bool) {
+        let (kept, dropped) = std::mem::take(&mut self.images).into_iter().partition::<Vec<_>, _>(is_kept);
+        self.images = kept;
+        for image in dropped {
+            self.cut.retain(|(name, _)| *name != image.name);
+            self.set_aside.push(image.name);
+        }
+    }
+
     fn drop_last(&mut self) -> bool {
-        // One that the log has gone past, or else the newest: those before it may follow what has its final name.
+        // One that the log has gone past.
         let named = |image: &Image| format::parse_segment_name(&image.name).map(|(sequence, _)| sequence);
         let last = self.images.iter().filter_map(named).max();
         let passed = |image: &Image| format::parse_prepared_name(&image.name).is_some_and(|at| Some(at) <= last);
-        let prepared = self.images.iter().position(passed);
-        let newest = || self.images.iter().rposition(|image| image.name.ends_with(".next"));
-        if let Some(position) = prepared.or_else(newest) {
+        if let Some(position) = self.images.iter().position(passed) {
             self.set_aside.push(self.images.remove(position).name);
             return true;
         }
-        // The mark that says a segment follows.
-        let Some(image) = self.images.last_mut() else { return false };
-        let Some(seed) =
-            SegmentHeader::decode(&image.bytes).ok().map(|(header, _)| Seed::new(header.identity, header.sequence))
-        else {
-            return false;
+        // The mark in the last one which says that another follows.
+        let seed_of = |image: &Image| {
+            let (header, _) = SegmentHeader::decode(&image.bytes).ok()?;
+            Some(Seed::new(header.identity, header.sequence))
         };
+        let last = self.images.iter_mut().rev().find_map(|image| seed_of(image).map(|seed| (image, seed)));
+        let Some((image, seed)) = last else { return false };
         let mut end = SEGMENT_HEADER_BYTES;
         while let Some(header) = BatchHeader::decode(&image.bytes, end, seed).filter(|header| !header.is_mark()) {
             match header.end(image.bytes.len()) {
@@ -321,6 +396,8 @@ impl Repair {
         }
         let mut bytes = image.bytes.to_vec();
         bytes[end..].fill(0);
+        // It may be what says so.
+        bytes[format::WATERMARK_AT..format::WATERMARK_AT + BATCH_HEADER_BYTES].fill(0);
         if bytes[..] == image.bytes[..] {
             return false;
         }
@@ -339,14 +416,14 @@ impl Repair {
         set_aside.sort();
         for name in set_aside.iter().rev() {
             let path = dir.join(name);
-            disk.rename(&path, &free_name(&dir, name)).map_err(|source| WalError::io("set aside", &path, source))?;
+            disk.rename(&path, &copy_of(&dir, name)).map_err(|source| WalError::io("set aside", &path, source))?;
             sync_dir()?;
         }
         for (name, _) in &self.cut {
             let original = originals.iter().find(|image| image.name == *name);
             let image = self.images.iter().find(|image| image.name == *name);
             let (Some(original), Some(image)) = (original, image) else { continue };
-            write_file(&disk, &free_name(&dir, name), &original.bytes)?;
+            write_file(&disk, &copy_of(&dir, name), &original.bytes)?;
             // The copy has its name for good before the original loses it.
             sync_dir()?;
             let temporary = dir.join(format!("{name}.tmp"));
@@ -365,11 +442,9 @@ impl Repair {
     }
 }
 
-/// `name.cut`, or `name.cut.2` and so on: a copy never replaces an earlier one.
-fn free_name(dir: &Path, name: &str) -> PathBuf {
-    let first = dir.join(format!("{name}.cut"));
-    let more = (2..u32::MAX).map(|number| dir.join(format!("{name}.cut.{number}")));
-    std::iter::once(first.clone()).chain(more).find(|path| !path.exists()).unwrap_or(first)
+/// Where a copy goes.
+fn copy_of(dir: &Path, name: &str) -> PathBuf {
+    dir.join(free_name(name, "cut", |taken| dir.join(taken).exists()))
 }
 
 fn write_file(disk: &OsDisk, path: &Path, bytes: &[u8]) -> Result<(), WalError> {

@@ -105,9 +105,13 @@ fn with_end(dir: &Path, end: &str) -> Vec<PathBuf> {
 
 /// Eight entries in eight segments, under their final names and nothing else.
 fn build(dir: &Path) -> Vec<PathBuf> {
+    build_of(dir, 3500)
+}
+
+fn build_of(dir: &Path, entry_bytes: usize) -> Vec<PathBuf> {
     let (mut log, _) = Wal::open(dir, SMALL, b"names").unwrap();
     for index in 1..=8 {
-        log.save(None, &[entry(index, 3500)]).unwrap();
+        log.save(None, &[entry(index, entry_bytes)]).unwrap();
     }
     drop(log);
     with_end(dir, "next").iter().for_each(|path| fs::remove_file(path).unwrap());
@@ -168,6 +172,73 @@ fn any_number_of_begun_segments_at_the_end_is_found_and_named() {
         drop(log);
         assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.held_entries().len(), 9);
     }
+}
+
+/// Where the last mark stands: behind the last batch if there is room, else it is the watermark.
+fn last_mark(bytes: &[u8]) -> std::ops::Range<usize> {
+    let flags = |at: usize| bytes[at + 24..at + 28] == [0; 4];
+    let last = bytes.windows(4).rposition(|window| window == b"BTCH").filter(|at| flags(*at)).unwrap_or(512);
+    last..last + 40
+}
+
+#[test]
+fn a_segment_cannot_vanish_once_it_has_its_final_name_also_if_recovery_gave_it() {
+    // With room for the mark behind the last batch, and without.
+    for (entry_bytes, has_room) in [(2000, true), (3500, false)] {
+        for adopted in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let files = build_of(dir.path(), entry_bytes);
+            let (last, before) = (&files[files.len() - 1], &files[files.len() - 2]);
+            if adopted {
+                // As after a crash between the first batch and the name.
+                fs::rename(last, unnamed(last)).unwrap();
+                let mut bytes = fs::read(before).unwrap();
+                let mark = last_mark(&bytes);
+                assert_eq!(mark.start > 512, has_room);
+                bytes[mark].fill(0);
+                fs::write(before, bytes).unwrap();
+                let (_log, recovered) = Wal::open(dir.path(), SMALL, b"names").unwrap();
+                assert_eq!(recovered.held_entries().len(), 8);
+            }
+            fs::remove_file(last).unwrap();
+            let refused = Wal::open(dir.path(), SMALL, b"names").unwrap_err();
+            assert!(matches!(refused, WalError::Missing { .. }), "{entry_bytes} {adopted}: {refused}");
+            // A person may decide to go on without it.
+            let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+            plan_repair(&held, &mut |_| {}).unwrap().unwrap().apply(held).unwrap();
+            assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.held_entries().len(), 7);
+        }
+    }
+}
+
+#[test]
+fn a_begun_segment_that_was_cut_off_is_not_taken_for_an_unused_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build_of(dir.path(), 2000);
+    let last = &files[files.len() - 1];
+    let begun = unnamed(last);
+    let whole = fs::read(last).unwrap();
+    let end = last_mark(&whole).start;
+    fs::rename(last, &begun).unwrap();
+    // The one before does not say that it is there: that is told by nothing but its own watermark.
+    let before = &files[files.len() - 2];
+    let mut bytes = fs::read(before).unwrap();
+    let mark = last_mark(&bytes);
+    bytes[mark].fill(0);
+    fs::write(before, bytes).unwrap();
+    for cut in (552..end).step_by(8) {
+        for shortened in [false, true] {
+            let mut bytes = whole.clone();
+            bytes[cut..].fill(0);
+            bytes.truncate(if shortened { cut } else { whole.len() });
+            fs::write(&begun, &bytes).unwrap();
+            let refused = Wal::open(dir.path(), SMALL, b"names").unwrap_err();
+            assert!(matches!(refused, WalError::Damaged { .. }), "cut at {cut}, shortened {shortened}: {refused}");
+            assert!(fs::read(&begun).unwrap() == bytes, "it is left as it is");
+        }
+    }
+    fs::write(&begun, &whole).unwrap();
+    assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.held_entries().len(), 8);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use raft_core::pb::{Entry, HardState};
+use raft_core::pb::{ConfState, Entry, HardState, SnapshotMetadata};
 use wal::format::RecordKind;
 use wal::tool::{damaged_record, plan_repair, verify, walk, Held, Item};
 use wal::{Options, Wal, WalError};
@@ -114,4 +114,132 @@ fn nothing_can_be_kept_of_a_log_without_its_beginning() {
     let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
     assert!(plan_repair(&held, &mut |_| {}).is_err());
     assert!(Held::open(&dir.path().join("nowhere"), &mut |_, _| {}).is_err());
+}
+
+#[test]
+fn without_a_segment_in_the_middle_what_is_before_it_can_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    fs::remove_file(&files[1]).unwrap();
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    assert!(matches!(verify(&held, &mut |_| {}), Err(WalError::Missing { .. })));
+    let plan = plan_repair(&held, &mut |_| {}).unwrap().unwrap();
+    assert!(plan.damage[0].contains("segment 1 is not"), "{:?}", plan.damage);
+    assert_eq!(plan.begins_with, None);
+    assert_eq!(plan.set_aside.len(), files.len() - 2 + usize::from(has_next(dir.path())));
+    let last = plan.last_index;
+    assert!(last > 0 && plan.dropped_entries > 0 && last + plan.dropped_entries < 12);
+    plan.apply(held).unwrap();
+    let (mut log, recovered) = Wal::open(dir.path(), small(), b"tool").unwrap();
+    assert_eq!(recovered.held_entries().len() as u64, last);
+    log.save(None, &[Entry { term: 2, index: last + 1, ..Entry::normal("on") }]).unwrap();
+}
+
+#[test]
+fn without_a_segment_in_the_middle_what_is_behind_it_is_kept_if_a_snapshot_does_for_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    let (mut log, _) = Wal::open(dir.path(), small(), b"tool").unwrap();
+    let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
+    log.save_snapshot(&SnapshotMetadata { conf_state, index: 11, term: 1 }).unwrap();
+    drop(log);
+    fs::remove_file(&files[1]).unwrap();
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    let plan = plan_repair(&held, &mut |_| {}).unwrap().unwrap();
+    assert_eq!(plan.set_aside, [files[0].file_name().unwrap().to_str().unwrap()]);
+    let first = plan.begins_with.unwrap();
+    assert!(plan.cut.is_empty() && first > 1 && (plan.last_index, plan.dropped_entries) == (12, 0));
+    plan.apply(held).unwrap();
+    let (_log, recovered) = Wal::open(dir.path(), small(), b"tool").unwrap();
+    assert_eq!((recovered.first_index, recovered.entries(11).unwrap().len()), (first, 1));
+}
+
+/// A segment of another version of the format.
+fn of_another_version(path: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    let checksum = crc32fast::hash(&bytes[..12]);
+    bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn what_another_version_has_written_is_named_and_never_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    if has_next(dir.path()) {
+        fs::remove_file(dir.path().join(format!("{:016x}.next", files.len()))).unwrap();
+    }
+    let bytes = of_another_version(&files[0]);
+    // In the place of the next one, in one that the log has gone past, and far away.
+    for sequence in [files.len(), 1, 77] {
+        let path = dir.path().join(format!("{sequence:016x}.next"));
+        fs::write(&path, &bytes).unwrap();
+        let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+        let refused = plan_repair(&held, &mut |_| {}).unwrap_err();
+        assert!(matches!(refused, WalError::OtherVersion { found: 2, .. }), "{sequence}: {refused}");
+        drop(held);
+        let refused = Wal::open(dir.path(), small(), b"tool").unwrap_err();
+        assert!(matches!(refused, WalError::OtherVersion { found: 2, .. }), "{sequence}: {refused}");
+        fs::remove_file(&path).unwrap();
+    }
+    assert_eq!(Wal::open(dir.path(), small(), b"tool").unwrap().1.held_entries().len(), 12);
+}
+
+#[test]
+fn a_repair_that_was_interrupted_is_finished_by_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    damage(&files[1], 1024 + 2500);
+    let originals: Vec<_> = files.iter().map(|path| fs::read(path).unwrap()).collect();
+    // In the way of the last step: the shortened file cannot be written.
+    let obstacle = PathBuf::from(format!("{}.tmp", files[1].display()));
+    fs::create_dir(&obstacle).unwrap();
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    let plan = plan_repair(&held, &mut |_| {}).unwrap().unwrap();
+    let last = plan.last_index;
+    assert!(plan.apply(held).is_err());
+    drop(plan);
+    let refused = Wal::open(dir.path(), small(), b"tool").unwrap_err();
+    assert!(matches!(refused, WalError::Damaged { .. }), "still damaged in the same place: {refused}");
+    fs::remove_dir(&obstacle).unwrap();
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    let plan = plan_repair(&held, &mut |_| {}).unwrap().unwrap();
+    assert_eq!((plan.last_index, plan.cut.len(), plan.set_aside.len()), (last, 1, 0));
+    plan.apply(held).unwrap();
+    assert_eq!(Wal::open(dir.path(), small(), b"tool").unwrap().1.held_entries().len() as u64, last);
+    for (path, original) in files.iter().zip(&originals).skip(1) {
+        let copy = PathBuf::from(format!("{}.cut", path.display()));
+        assert!(fs::read(copy).unwrap() == *original, "{}", path.display());
+    }
+}
+
+#[test]
+fn what_a_crash_left_behind_a_segment_is_shown_as_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    let (mut log, _) = Wal::open(dir.path(), small(), b"tool").unwrap();
+    log.save(None, &[Entry { term: 1, index: 13, ..Entry::normal("the last") }]).unwrap();
+    drop(log);
+    let last = files.last().unwrap();
+    let mut bytes = fs::read(last).unwrap();
+    let mark = bytes.windows(4).rposition(|window| window == b"BTCH").unwrap();
+    // Half of what came next.
+    bytes[mark + 40..mark + 60].fill(0xee);
+    fs::write(last, bytes).unwrap();
+    let (mut log, recovered) = Wal::open(dir.path(), small(), b"tool").unwrap();
+    assert_eq!(recovered.torn.map(|torn| (torn.file, torn.offset)), Some((last.clone(), mark as u64)));
+    log.save(None, &[Entry { term: 1, index: 14, ..Entry::normal("after the crash") }]).unwrap();
+    drop(log);
+    assert_eq!(fs::read(last).unwrap()[mark + 40..mark + 60], [0xee; 20], "nothing was stored over it");
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    assert_eq!(verify(&held, &mut |_| {}).unwrap().torn, None, "the next segment says where this one ended");
+    assert_eq!(entries(&held), ((1..=14).collect(), 0));
+    let mut left = Vec::new();
+    walk(&held, &mut |item, _| {
+        if let Item::LeftBehind { offset, until } = item {
+            left.push((*offset, *until));
+        }
+    });
+    assert_eq!(left, [(mark as u64 + 40, mark as u64 + 60)]);
 }
