@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{chown, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -226,6 +228,47 @@ fn a_full_disk_is_a_clear_error_and_loses_nothing() {
     let Some(text) = on_a_small_disk("filler") else { return };
     let told = text.lines().find(|line| line.contains("filled after")).expect("its report");
     println!("wal full disk: tmpfs of 3 MiB, no SIGBUS, {told}");
+}
+
+/// Set for the process of a user who may enter a directory and not read it: the log's place below.
+const BELOW: &str = "WAL_TEST_BELOW";
+/// A user who owns nothing else.
+const NOBODY: u32 = 65534;
+
+#[test]
+#[ignore = "not a test of its own: the process of another user that the next one starts"]
+fn below() {
+    let Some(dir) = std::env::var_os(BELOW).map(PathBuf::from) else { return };
+    let above = dir.parent().expect("it is below one");
+    assert_eq!(fs::read_dir(above).expect_err("not ours").kind(), std::io::ErrorKind::PermissionDenied);
+    let (mut log, _) = Wal::open(&dir, options(false), b"below").expect("the log opens");
+    log.save(None, &[entry(1, 100)]).expect("room for it");
+    println!("opened below {}", above.display());
+}
+
+#[test]
+fn a_log_below_a_directory_that_may_not_be_read_opens() {
+    let above = tempfile::tempdir().expect("a directory");
+    let dir = above.path().join("wal");
+    fs::create_dir(&dir).expect("a directory");
+    let program = std::env::current_exe().expect("this program");
+    let mut command = Command::new(program);
+    command.args(["--ignored", "--exact", "below", "--nocapture"]).env(BELOW, &dir);
+    let mode = |mode| fs::set_permissions(above.path(), fs::Permissions::from_mode(mode)).expect("it is ours");
+    // To root all directories are open.
+    if chown(&dir, Some(NOBODY), Some(NOBODY)).is_ok() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    mode(0o311);
+    let output = command.output();
+    mode(0o700);
+    match output {
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && text.contains("opened below "), "{text}");
+        }
+        Err(error) => println!("wal below: skipped, another user cannot run this program here ({error})"),
+    }
 }
 
 #[test]
