@@ -19,7 +19,7 @@ pub struct ConnectionMetrics {
     pub open: Gauge,
     /// Since the start, those that were turned away included.
     pub accepted: Counter,
-    troubles: [TroubleMetrics; Trouble::ALL.len()],
+    troubles: [Told; Trouble::ALL.len()],
 }
 
 /// Why a connection was turned away or cut off.
@@ -52,8 +52,9 @@ impl Trouble {
     }
 }
 
+/// Something that may happen very often: counted each time, logged now and then.
 #[derive(Debug, Default)]
-struct TroubleMetrics {
+pub struct Told {
     count: Counter,
     /// The count when the last line was written.
     told: AtomicU64,
@@ -61,36 +62,48 @@ struct TroubleMetrics {
     quiet_until: AtomicU64,
 }
 
-impl ConnectionMetrics {
-    /// Counts a trouble, and writes a line about it unless there was one just now.
-    pub fn tell(&self, trouble: Trouble, what: &dyn Display) {
-        let Some(metrics) = self.trouble(trouble) else { return };
-        metrics.count.add(1);
+impl Told {
+    /// Counts it, and writes a line about it unless there was one just now.
+    pub fn tell(&self, what: &dyn Display) {
+        self.count.add(1);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let quiet_until = metrics.quiet_until.load(Ordering::Relaxed);
+        let quiet_until = self.quiet_until.load(Ordering::Relaxed);
         // A clock that was set back must not silence it for long.
         if now < quiet_until && quiet_until - now <= PAUSE_SECONDS {
             log::debug!("{what}");
             return;
         }
         let next = now + PAUSE_SECONDS;
-        let first =
-            metrics.quiet_until.compare_exchange(quiet_until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let first = self.quiet_until.compare_exchange(quiet_until, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if first {
-            let count = metrics.count.get();
-            match count - metrics.told.swap(count, Ordering::Relaxed).min(count) {
+            let count = self.count.get();
+            match count - self.told.swap(count, Ordering::Relaxed).min(count) {
                 0 | 1 => log::warn!("{what}"),
                 more => log::warn!("{what} (and {} more like it since the last such line)", more - 1),
             }
         }
     }
 
-    /// How often that happened.
-    pub fn troubles(&self, trouble: Trouble) -> u64 {
-        self.trouble(trouble).map_or(0, |metrics| metrics.count.get())
+    /// How often it happened.
+    pub fn count(&self) -> u64 {
+        self.count.get()
+    }
+}
+
+impl ConnectionMetrics {
+    /// Counts a trouble, and writes a line about it unless there was one just now.
+    pub fn tell(&self, trouble: Trouble, what: &dyn Display) {
+        if let Some(told) = self.trouble(trouble) {
+            told.tell(what);
+        }
     }
 
-    fn trouble(&self, trouble: Trouble) -> Option<&TroubleMetrics> {
+    /// How often that happened.
+    pub fn troubles(&self, trouble: Trouble) -> u64 {
+        self.trouble(trouble).map_or(0, Told::count)
+    }
+
+    fn trouble(&self, trouble: Trouble) -> Option<&Told> {
         Trouble::ALL.iter().position(|known| *known == trouble).and_then(|n| self.troubles.get(n))
     }
 }

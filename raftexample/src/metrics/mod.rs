@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::transport::peer::Peers;
-pub use connections::{ConnectionMetrics, Trouble};
+pub use connections::{ConnectionMetrics, Told, Trouble};
 use text::{Counter, Gauge, Histogram, Kind, Page};
 
 /// All numbers of one node, except those that belong to a peer (see [`Peers`]).
@@ -214,7 +214,7 @@ pub struct PeerMetrics {
     pub received_bytes: Counter,
     /// Messages to it that were lost: no room in a queue, or a post that failed.
     pub sent_failures: Counter,
-    /// Streams from it that broke.
+    /// Streams from it that broke, and messages from it for which the inbox had no room.
     pub received_failures: Counter,
     /// Probes that were answered.
     pub round_trip: Histogram,
@@ -233,9 +233,12 @@ fn peers_of(own_id: u64, peers: &Peers, page: &mut Page) {
         ("etcd_network_peer_sent_failures_total", "To", "Messages to a peer that were lost.", |peer| {
             &peer.sent_failures
         }),
-        ("etcd_network_peer_received_failures_total", "From", "Streams from a peer that broke.", |peer| {
-            &peer.received_failures
-        }),
+        (
+            "etcd_network_peer_received_failures_total",
+            "From",
+            "Streams that broke and messages that were dropped, from a peer.",
+            |peer| &peer.received_failures,
+        ),
     ];
     for (name, label, help, counter) in counters {
         page.family(name, Kind::Counter, help);

@@ -337,7 +337,7 @@ impl Driver {
         let mut next = Some(first);
         for _ in 0..INPUTS_PER_TURN {
             let Some(input) = next else { return Ok(()) };
-            if let Input::Peer(Event::Message(message)) = &input {
+            if let Input::Peer(Event::Message(message), _) = &input {
                 bytes += message.entries.iter().map(|entry| entry.data.len()).sum::<usize>();
             }
             self.take(input, now)?;
@@ -370,7 +370,7 @@ impl Driver {
                 let (newest, transfers) = (self.snapshots.index, self.transport.snapshot_transfers());
                 let _ = reply.send(NodeStatus::gather(&self.raw, &self.members, keys, newest, transfers));
             }
-            Input::Peer(event) => self.take_event(event, now)?,
+            Input::Peer(event, _permit) => self.take_event(event, now)?,
             Input::Stop => self.begin_to_leave(now),
         }
         Ok(())
@@ -383,7 +383,8 @@ impl Driver {
             Event::Message(message) => return self.take_message(message),
             Event::Snapshot(received) => return self.take_snapshot(*received),
             Event::Unreachable { id } => self.raw.report_unreachable(id),
-            Event::SnapshotSent { id, delivered } => {
+            Event::SnapshotSent { id, transfer, .. } if !self.transport.is_newest_transfer(id, transfer) => {}
+            Event::SnapshotSent { id, delivered, .. } => {
                 let status = if delivered { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
                 self.raw.report_snapshot(id, status);
             }

@@ -16,8 +16,9 @@
 //! through the raft thread instead would make it the bottleneck of reads that have nothing to ask Raft.
 //!
 //! **Bounds.** The inbox holds [`INBOX_CAPACITY`] inputs. Clients may have [`CLIENT_REQUESTS`] of them under way, fewer
-//! than that, and [`CLIENT_BYTES`]: they can never keep the peers' messages out. Beyond its share, a client is told to come back later, and
-//! a peer's message is refused, which Raft makes up for.
+//! than that, and [`CLIENT_BYTES`]: they can never keep the peers' messages out. Of those, [`PEER_BYTES`] may wait. Beyond
+//! its share, a client is told to come back later, and a peer's message is dropped, which is counted and logged, and which
+//! Raft makes up for.
 //!
 //! **Snapshots** are the one thing that takes long: seconds to write, minutes to send. A thread of its own writes each from
 //! a copy of the store, which costs nothing to make; another checks and loads the one that a peer sends. The raft thread
@@ -73,6 +74,9 @@ pub const INBOX_CAPACITY: usize = 8192;
 pub const CLIENT_REQUESTS: usize = 4096;
 /// Bytes of requests that may be under way at a time; one more request is taken as long as fewer are.
 pub const CLIENT_BYTES: usize = 64 << 20;
+/// Bytes of peers' messages that may wait for the raft thread; one more message is taken as long as fewer do. The largest
+/// may have half a gigabyte, and thousands must not.
+pub const PEER_BYTES: usize = 128 << 20;
 /// A client's request is answered within this time, one way or the other.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The raft thread gives each answer in time itself; a task waits a little longer, in case a disk holds up the thread.
@@ -149,8 +153,8 @@ pub(crate) enum Input {
     Roster { reply: oneshot::Sender<Roster> },
     /// Say how things are.
     Status { reply: oneshot::Sender<NodeStatus> },
-    /// Something from the transport.
-    Peer(Event),
+    /// Something from the transport, and its share of the bytes that peers may have waiting.
+    Peer(Event, Option<Permit>),
     /// Hand over, answer everybody and end.
     Stop,
 }
@@ -192,11 +196,22 @@ struct Shared {
     stopping: AtomicBool,
 }
 
-/// What clients have under way.
-#[derive(Default)]
+/// What somebody has under way, and may have.
 struct UnderWay {
     requests: AtomicUsize,
     bytes: AtomicUsize,
+    max_requests: usize,
+    max_bytes: usize,
+}
+
+impl UnderWay {
+    fn up_to(max_requests: usize, max_bytes: usize) -> Arc<UnderWay> {
+        Arc::new(UnderWay { requests: AtomicUsize::new(0), bytes: AtomicUsize::new(0), max_requests, max_bytes })
+    }
+
+    fn of_clients() -> Arc<UnderWay> {
+        UnderWay::up_to(CLIENT_REQUESTS, CLIENT_BYTES)
+    }
 }
 
 /// One request's share, given back when dropped.
@@ -206,13 +221,13 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// `None` if the clients' share is used up.
+    /// `None` if the share of all is used up.
     fn take(under_way: &Arc<UnderWay>, bytes: usize) -> Option<Permit> {
         let permit = Permit { under_way: Arc::clone(under_way), bytes };
         let requests_before = under_way.requests.fetch_add(1, Ordering::Relaxed);
         let bytes_before = under_way.bytes.fetch_add(bytes, Ordering::Relaxed);
         // Refused, it is given back by dropping it.
-        (requests_before < CLIENT_REQUESTS && bytes_before < CLIENT_BYTES).then_some(permit)
+        (requests_before < under_way.max_requests && bytes_before < under_way.max_bytes).then_some(permit)
     }
 }
 
@@ -283,8 +298,8 @@ pub fn start(
         node: options.id,
         boot,
         counter: AtomicU64::new(0),
-        under_way: Arc::default(),
-        arriving: Arc::default(),
+        under_way: UnderWay::of_clients(),
+        arriving: UnderWay::of_clients(),
         metrics,
         secure_peers: options.own_url.is_secure(),
         transfer_timeout: driver::transfer_timeout(&options.timing),
@@ -297,11 +312,30 @@ pub fn start(
 }
 
 fn sink(inbox: Sender<Input>) -> Sink {
-    Arc::new(move |event| match inbox.try_send(Input::Peer(event)) {
-        Err(crossbeam_channel::TrySendError::Full(Input::Peer(event))) => Err(Box::new(event)),
-        // Sent; or nobody listens any more, and nobody misses it.
-        _ => Ok(()),
+    let waiting = UnderWay::up_to(INBOX_CAPACITY, PEER_BYTES);
+    Arc::new(move |event| {
+        let permit = match event.bytes() {
+            // It holds nothing that counts, and may be what must not be forgotten.
+            0 => None,
+            bytes => match Permit::take(&waiting, bytes) {
+                Some(permit) => Some(permit),
+                None => return Err(Box::new(event)),
+            },
+        };
+        match inbox.try_send(Input::Peer(event, permit)) {
+            Err(crossbeam_channel::TrySendError::Full(Input::Peer(event, _))) => Err(Box::new(event)),
+            // Sent; or nobody listens any more, and nobody misses it.
+            _ => Ok(()),
+        }
     })
+}
+
+#[cfg(test)]
+impl Input {
+    /// For tests: something from the transport that holds no share.
+    pub(crate) fn peer(event: Event) -> Input {
+        Input::Peer(event, None)
+    }
 }
 
 /// A number that no other start of any node has: the standard library seeds its hash maps from the system.
@@ -465,6 +499,7 @@ pub(crate) type Inbox = Receiver<Input>;
 mod tests {
     use super::*;
     use crate::codec::Content;
+    use raft_core::pb::{Entry, Message, MessageType};
 
     fn handle(capacity: usize) -> (NodeHandle, Inbox) {
         let (inbox, receiver) = crossbeam_channel::bounded(capacity);
@@ -475,8 +510,8 @@ mod tests {
             node: 1,
             boot: 7,
             counter: AtomicU64::new(0),
-            under_way: Arc::default(),
-            arriving: Arc::default(),
+            under_way: UnderWay::of_clients(),
+            arriving: UnderWay::of_clients(),
             metrics: Arc::new(Metrics::new(1)),
             secure_peers: false,
             transfer_timeout: 10 * REQUEST_TIMEOUT,
@@ -510,6 +545,27 @@ mod tests {
             assert!(matches!(block_on(handle.wait_until_current()), Err(Refused::NotDone(_))));
             assert_eq!(counter.swap(0, Ordering::Relaxed), share);
         }
+    }
+
+    #[test]
+    fn peers_messages_are_limited_in_bytes_until_they_are_taken_out() {
+        let (inbox, receiver) = crossbeam_channel::bounded(8);
+        let sink = sink(inbox);
+        let message = |bytes: usize| {
+            let entries = [Entry::normal(vec![0; bytes])].into();
+            Event::Message(Message { entries, ..Message::of(MessageType::MsgApp) })
+        };
+        assert_eq!(sink(message(PEER_BYTES - 1000)), Ok(()));
+        assert_eq!(sink(message(2000)), Ok(()), "one more is taken as long as there is any room");
+        let heartbeat = || Event::Message(Message::of(MessageType::MsgHeartbeat));
+        assert_eq!(sink(heartbeat()), Err(Box::new(heartbeat())));
+        assert_eq!(sink(Event::Unreachable { id: 2 }), Ok(()), "it takes no room");
+        drop(receiver.recv());
+        for _ in 0..6 {
+            assert_eq!(sink(heartbeat()), Ok(()));
+        }
+        assert_eq!(sink(heartbeat()), Err(Box::new(heartbeat())), "they are limited in number, too");
+        assert_eq!(receiver.len(), 8);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! A peer that is back dials us, too, and that ends the pause: it is awake.
 //!
 //! **What arrives** goes into the raft thread's inbox. If that is full, the message is dropped, as on a bad network:
-//! waiting would only make the next ones as late as this one.
+//! waiting would only make the next ones as late as this one. Drops are counted as failures, and logged now and then.
 //!
 //! What is left out: snapshots. They are posted, and one that comes this way is dropped.
 
@@ -21,16 +21,14 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Response, StatusCode};
 use raft_core::pb::{Message, MessageType};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::peer::{Channel, Link};
+use super::peer::{Channel, Link, SHORTEST_PAUSE};
 use super::register::{Number, Said};
 use super::server::is_local;
 use super::stream::{Frame, Kind, SILENCE_TIMEOUT};
 use super::{connection, headers, Event};
 
-/// Pause before dialling again.
-const PAUSE: Duration = Duration::from_millis(100);
 /// After so many failures in a row the pause doubles, and again after as many more.
 const FAILURES_PER_PACE: u32 = 20;
 /// It doubles this often at most, to 1.6 seconds.
@@ -64,6 +62,8 @@ impl fmt::Display for Ended {
 pub(super) async fn receive(link: Arc<Link>, kind: Kind) {
     let mut failures = 0;
     loop {
+        // Before it is dialled: a peer that comes up while we fail has dialled us perhaps before the pause begins.
+        let awake = link.awake.notified();
         let ended = match dial(&link, kind).await {
             Ok(stream) => {
                 failures = 0;
@@ -83,15 +83,13 @@ pub(super) async fn receive(link: Arc<Link>, kind: Kind) {
             Ended::Because(_) => {}
         }
         link.note_inactive(Channel::of(kind), &format_args!("{} stream: {ended}", kind.name()));
-        sleep(PAUSE).await;
-        // An error means that the peer has not dialled us meanwhile.
-        let _ = timeout(pause_after(failures) - PAUSE, link.awake.notified()).await;
+        Link::pause(awake, pause_after(failures)).await;
         failures = failures.saturating_add(1);
     }
 }
 
 fn pause_after(failures: u32) -> Duration {
-    PAUSE * 2_u32.pow((failures / FAILURES_PER_PACE).min(SLOWEST_PACE))
+    SHORTEST_PAUSE * 2_u32.pow((failures / FAILURES_PER_PACE).min(SLOWEST_PACE))
 }
 
 /// An open stream, and what must be kept for it to stay open.
@@ -175,14 +173,70 @@ fn deliver(link: &Link, message: Message) {
         log::debug!("dropped a message {kind:?} to node {} from node {}'s stream", message.to, link.id);
         return;
     }
-    if (link.sink)(Event::Message(message)).is_err() {
-        log::debug!("dropped a message {kind:?} from node {}: too many are waiting", link.id);
+    if let Err(refused) = (link.sink)(Event::Message(message)) {
+        if let Event::Message(message) = *refused {
+            link.note_dropped(&message);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::sleep;
+
+    #[test]
+    fn what_finds_no_room_is_counted() {
+        let sink: super::super::Sink = Arc::new(|event| match event {
+            Event::Message(message) if message.term == 1 => Ok(()),
+            event => Err(Box::new(event)),
+        });
+        let link = Link::new(1, 2, "http://127.0.0.1:1".parse().unwrap(), sink, Default::default(), None);
+        let message = |to, term| Message { to, term, ..Message::of(MessageType::MsgHeartbeat) };
+        for (message, failures) in [(message(1, 1), 0), (message(9, 2), 0), (message(1, 2), 1), (message(1, 2), 2)] {
+            deliver(&link, message);
+            assert_eq!(link.metrics.received_failures.get(), failures);
+        }
+    }
+
+    #[test]
+    fn a_peer_that_dials_us_ends_the_pause_whenever_it_does() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let link =
+            Link::new(1, 2, "http://127.0.0.1:1".parse().unwrap(), Arc::new(|_| Ok(())), Default::default(), None);
+        let longest = pause_after(u32::MAX);
+        let paused = |dials_after: Option<u64>| {
+            runtime.block_on(async {
+                let began = tokio::time::Instant::now();
+                // For each of the two streams.
+                let pauses = async {
+                    tokio::join!(
+                        Link::pause(link.awake.notified(), longest),
+                        Link::pause(link.awake.notified(), longest)
+                    )
+                };
+                let dials = async {
+                    if let Some(millis) = dials_after {
+                        sleep(Duration::from_millis(millis)).await;
+                        drop(link.attach(Kind::Message));
+                    }
+                };
+                tokio::join!(pauses, dials);
+                began.elapsed()
+            })
+        };
+        assert_eq!(paused(None), longest);
+        assert_eq!(paused(Some(700)), Duration::from_millis(700));
+        assert_eq!(paused(Some(30)), SHORTEST_PAUSE, "not less, but not the whole of it either");
+        let early = link.awake.notified();
+        link.awake.notify_waiters();
+        let elapsed = runtime.block_on(async {
+            let began = tokio::time::Instant::now();
+            Link::pause(early, longest).await;
+            began.elapsed()
+        });
+        assert_eq!(elapsed, SHORTEST_PAUSE, "while we failed to dial it");
+    }
 
     #[test]
     fn dialling_again_begins_at_etcds_pace_and_slows_down_to_a_limit() {

@@ -60,7 +60,7 @@ use crate::snapshots::Image;
 use crate::tls::Tls;
 use peer::{Link, Peer, Peers};
 use register::{Number, Register};
-use snapshot::send::Sending;
+use snapshot::send::{Outbound, Sending};
 use snapshot::TransferStatus;
 
 /// A snapshot that has arrived, was checked and is loaded.
@@ -96,10 +96,13 @@ pub enum Event {
         /// What was to be proposed.
         entries: Vec<Entry>,
     },
-    /// A snapshot to this peer was delivered, or lost.
+    /// A snapshot to this peer was delivered, or lost. It concerns Raft only if it is still the newest one, see
+    /// [`Transport::is_newest_transfer`].
     SnapshotSent {
         /// Which peer.
         id: u64,
+        /// Which transfer: they are numbered as they are begun.
+        transfer: u64,
         /// Whether it arrived.
         delivered: bool,
     },
@@ -119,6 +122,15 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// What a peer makes this node keep in memory for it, roughly: a message and its entries.
+    pub fn bytes(&self) -> usize {
+        let Event::Message(message) = self else { return 0 };
+        let data: usize = message.entries.iter().map(|entry| size_of::<Entry>() + entry.data.len()).sum();
+        size_of::<Message>() + data + message.context.len()
+    }
+}
+
 /// Takes events to the raft thread, without waiting; gives the event back when its inbox is full.
 pub type Sink = Arc<dyn Fn(Event) -> Result<(), Box<Event>> + Send + Sync>;
 
@@ -131,6 +143,10 @@ pub struct Transport {
     register: Register,
     runtime: Handle,
     sending: Sending,
+    /// Snapshots that were to be sent so far: the newest one's number.
+    transfers_begun: u64,
+    /// The number of the newest one to each peer, at whatever address.
+    newest_transfers: BTreeMap<u64, u64>,
     peers: BTreeMap<u64, Peer>,
     /// The same peers, for the server.
     registry: Arc<Peers>,
@@ -167,6 +183,8 @@ impl Transport {
             tls,
             runtime,
             sending,
+            transfers_begun: 0,
+            newest_transfers: BTreeMap::new(),
             peers: BTreeMap::new(),
             registry: Arc::default(),
             #[cfg(test)]
@@ -217,11 +235,21 @@ impl Transport {
         self.peers.get(&id).is_some_and(Peer::is_active)
     }
 
+    /// Whether no newer snapshot was to be sent to this peer: what became of an earlier one says nothing about it.
+    pub fn is_newest_transfer(&self, id: u64, transfer: u64) -> bool {
+        self.newest_transfers.get(&id) == Some(&transfer)
+    }
+
     /// Queues messages; never waits. What finds no room, or no such peer, is lost and reported.
     pub fn send(&mut self, messages: Vec<Message>) -> Lost {
         let mut lost = Lost::default();
         for message in messages {
             let refused = match self.peers.get(&message.to) {
+                Some(peer) if message.kind() == Some(MessageType::MsgSnap) => {
+                    self.transfers_begun += 1;
+                    self.newest_transfers.insert(message.to, self.transfers_begun);
+                    peer.queue_snapshot(Outbound { transfer: self.transfers_begun, message }).err()
+                }
                 Some(peer) => peer.queue(message).err(),
                 None => Some(message),
             };
@@ -264,6 +292,14 @@ mod tests {
         assert_eq!(lost.unreachable, BTreeSet::from([1, 3, 4]));
         assert_eq!(lost.snapshots, BTreeSet::from([4]));
         assert_eq!(lost.proposals, [wish]);
+        // Each is a transfer of its own, whatever becomes of the one before.
+        transport.send(vec![to(2, MessageType::MsgSnap)]);
+        assert!(transport.is_newest_transfer(2, 1));
+        transport.add(2, &"http://127.0.0.1:3".parse().unwrap());
+        assert!(transport.is_newest_transfer(2, 1), "Raft still waits for that one");
+        transport.send(vec![to(2, MessageType::MsgSnap)]);
+        assert!(!transport.is_newest_transfer(2, 1) && transport.is_newest_transfer(2, 2));
+        assert!(!transport.is_newest_transfer(3, 2));
         transport.remove(2);
         assert_eq!(transport.send(vec![to(2, MessageType::MsgApp)]).unreachable, BTreeSet::from([2]));
     }

@@ -22,19 +22,23 @@ use hyper::{Method, Request};
 use parking_lot::RwLock;
 use raft_core::pb::{Message, MessageType};
 use tokio::runtime::Handle;
+use tokio::sync::futures::Notified;
 use tokio::sync::{mpsc, Notify};
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::outgoing::{Outgoing, Outlet, Refused};
 use super::pipeline::Pipeline;
 use super::register::{Register, Said, Stranger};
-use super::snapshot::send::{self, Sending};
+use super::snapshot::send::{self, Outbound, Sending};
 use super::stream::Kind;
 use super::{headers, incoming, pipeline, probing, Event, Sink};
 use crate::address::PeerUrl;
-use crate::metrics::PeerMetrics;
+use crate::metrics::{PeerMetrics, Told};
 use crate::tls::Tls;
+
+/// Shortest pause after a failure: etcd's.
+pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the tasks of one peer have in common.
 pub struct Link {
@@ -45,11 +49,13 @@ pub struct Link {
     /// With what it is dialled, if its URL begins with `https`.
     pub(super) tls: Option<Tls>,
     register: Register,
-    /// Told when the peer dials us: it is there.
+    /// Told when the peer dials us: it is there. Also told when it is no peer any more.
     pub(super) awake: Notify,
     msgapp: Outlet,
     message: Outlet,
     pub(super) metrics: PeerMetrics,
+    /// Messages from it that were dropped.
+    dropped: Told,
     /// It was said in the log that one of us is not who it seems to be.
     strange: AtomicBool,
     /// A bit for each channel that works, so that the log tells of the first to come and the last to go.
@@ -98,6 +104,7 @@ impl Link {
             msgapp: Outlet::new(Kind::MsgApp),
             message: Outlet::new(Kind::Message),
             metrics: PeerMetrics::default(),
+            dropped: Told::default(),
             active: AtomicU8::new(Channel::Unknown as u8),
         })
     }
@@ -139,8 +146,24 @@ impl Link {
         self.outlet(kind).attach(self.id, Arc::clone(&self.sink))
     }
 
+    /// Waits for `longest`, or until the peer has dialled us since `awake` was made, or is no peer any more; but no less
+    /// than [`SHORTEST_PAUSE`].
+    pub(super) async fn pause(awake: Notified<'_>, longest: Duration) {
+        sleep(SHORTEST_PAUSE).await;
+        // An error means that nothing of it has happened.
+        let _ = timeout(longest.saturating_sub(SHORTEST_PAUSE), awake).await;
+    }
+
     fn close(&self) {
+        self.awake.notify_waiters();
         Kind::ALL.into_iter().for_each(|kind| self.outlet(kind).close());
+    }
+
+    /// The inbox had no room for a message from this peer.
+    pub(super) fn note_dropped(&self, message: &Message) {
+        self.metrics.received_failures.add(1);
+        let kind = message.kind();
+        self.dropped.tell(&format_args!("dropped a message {kind:?} from node {}: too many are waiting", self.id));
     }
 
     /// Brings an event to the raft thread, waiting for room: for what must not be forgotten.
@@ -178,7 +201,7 @@ impl Link {
 pub struct Peer {
     link: Arc<Link>,
     pipeline: Pipeline,
-    snapshots: mpsc::Sender<Message>,
+    snapshots: mpsc::Sender<Outbound>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -198,11 +221,16 @@ impl Peer {
         Peer { link, pipeline, snapshots, tasks }
     }
 
-    /// Queues a message, or gives it back if there is no room; never waits.
+    /// Queues a snapshot, or gives it back if there is no room; never waits.
+    #[allow(clippy::result_large_err)]
+    pub fn queue_snapshot(&self, snapshot: Outbound) -> Result<(), Message> {
+        self.snapshots.try_send(snapshot).map_err(|error| pipeline::not_queued(error).message)
+    }
+
+    /// Queues a message that is no snapshot, or gives it back if there is no room; never waits.
     #[allow(clippy::result_large_err)]
     pub fn queue(&self, message: Message) -> Result<(), Message> {
         let kinds: &[Kind] = match message.kind() {
-            Some(MessageType::MsgSnap) => return self.snapshots.try_send(message).map_err(pipeline::not_queued),
             Some(MessageType::MsgApp) => &[Kind::MsgApp, Kind::Message],
             _ => &[Kind::Message],
         };
@@ -301,7 +329,7 @@ mod tests {
         peer.queue(message(MessageType::MsgApp)).unwrap();
         peer.queue(message(MessageType::MsgHeartbeat)).unwrap();
         assert_eq!((entries.queued(), small.queued(), posted()), (1, 2, 2));
-        peer.queue(message(MessageType::MsgSnap)).unwrap();
+        peer.queue_snapshot(Outbound { transfer: 1, message: message(MessageType::MsgSnap) }).unwrap();
         assert_eq!((entries.queued(), small.queued(), posted()), (1, 2, 2), "it has a way of its own");
         drop(entries);
         peer.queue(message(MessageType::MsgApp)).unwrap();

@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::peer::{Channel, Link};
+use super::snapshot::send::Outbound;
 use super::{connection, headers, wire, Event};
 use crate::snapshots::SnapshotFiles;
 
@@ -88,16 +89,16 @@ impl Pipeline {
 }
 
 /// The message that found no room.
-pub(super) fn not_queued(error: mpsc::error::TrySendError<Message>) -> Message {
+pub(super) fn not_queued<T>(error: mpsc::error::TrySendError<T>) -> T {
     match error {
         mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message) => message,
     }
 }
 
 /// Posts snapshots with their data, for peers that have no channel for them, until the queue is closed.
-pub(super) async fn post_snapshots(link: Arc<Link>, files: SnapshotFiles, mut queue: mpsc::Receiver<Message>) {
+pub(super) async fn post_snapshots(link: Arc<Link>, files: SnapshotFiles, mut queue: mpsc::Receiver<Outbound>) {
     let mut lane = Lane { link, connection: None };
-    while let Some(mut message) = queue.recv().await {
+    while let Some(Outbound { transfer, mut message }) = queue.recv().await {
         let Some(snapshot) = message.snapshot.as_mut() else { continue };
         let (files, metadata) = (files.clone(), snapshot.metadata.clone());
         let read = tokio::task::spawn_blocking(move || files.data(&metadata)).await;
@@ -121,7 +122,7 @@ pub(super) async fn post_snapshots(link: Arc<Link>, files: SnapshotFiles, mut qu
                 sleep(REDIAL_PAUSE).await;
             }
         }
-        lane.link.tell(Event::SnapshotSent { id: lane.link.id, delivered }).await;
+        lane.link.tell(Event::SnapshotSent { id: lane.link.id, transfer, delivered }).await;
     }
 }
 

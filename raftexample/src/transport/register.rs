@@ -154,9 +154,15 @@ impl Known {
         }
     }
 
+    /// Whether what it says includes the number of the data directory that is known as node `from`'s.
+    pub fn recognises(&self, headers: &HeaderMap, from: u64) -> bool {
+        let known = self.data.get(&from).copied();
+        known.is_some() && known == said(headers, DATA)
+    }
+
     /// Compares what node `from` says with what is known.
     pub fn check(&self, headers: &HeaderMap, from: Option<u64>) -> Result<(), Stranger> {
-        let said = |name| headers.get(name).and_then(|value| headers::parse_id(value.to_str().ok()?));
+        let said = |name| said(headers, name);
         let differ = |known: Option<u64>, said: Option<u64>| known.zip(said).filter(|(known, said)| known != said);
         if self.own_data.is_none() {
             return Ok(());
@@ -173,6 +179,10 @@ impl Known {
             None => Ok(()),
         }
     }
+}
+
+fn said(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name).and_then(|value| headers::parse_id(value.to_str().ok()?))
 }
 
 /// What the other side of an open stream has said, to be compared again with whatever becomes known.

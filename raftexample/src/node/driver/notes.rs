@@ -101,7 +101,7 @@ mod tests {
     const ELECTION_TICKS: usize = 10;
 
     fn told(bench: &mut Bench, by: u64, number: Number) -> Option<String> {
-        let taken = bench.driver.take(Input::Peer(Event::ToldStranger { by, number }), Instant::now());
+        let taken = bench.driver.take(Input::peer(Event::ToldStranger { by, number }), Instant::now());
         taken.err().map(|Fatal(reason)| reason)
     }
 

@@ -378,6 +378,32 @@ mod tests {
     }
 
     #[test]
+    fn what_became_of_a_transfer_counts_only_while_there_is_no_newer_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = leader(dir.path());
+        write(&mut bench, 0..20);
+        let progress = |bench: &Bench| bench.driver.raw.status().progress.get(&3).cloned().unwrap();
+        // Node 3 lacks everything, of which the beginning is gone: each time, it is sent a snapshot.
+        let lacks_everything = |bench: &mut Bench| {
+            let (term, index) = (bench.driver.raw.basic_status().hard_state.term, progress(bench).next_index - 1);
+            let reject = true;
+            bench.message(Message { from: 3, to: 1, term, index, reject, ..Message::of(MessageType::MsgAppResp) });
+            assert_eq!(progress(bench).state, ProgressState::Snapshot);
+        };
+        let failed = |bench: &mut Bench, transfer| {
+            let event = crate::transport::Event::SnapshotSent { id: 3, transfer, delivered: false };
+            let taken = bench.driver.take_event(event, Instant::now());
+            assert!(taken.is_ok());
+            progress(bench).state
+        };
+        lacks_everything(&mut bench);
+        assert_eq!(failed(&mut bench, 1), ProgressState::Probe);
+        lacks_everything(&mut bench);
+        assert_eq!(failed(&mut bench, 1), ProgressState::Snapshot, "late news of the first");
+        assert_eq!(failed(&mut bench, 2), ProgressState::Probe);
+    }
+
+    #[test]
     fn the_log_waits_for_an_active_member_that_lacks_entries_and_for_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let mut bench = leader(dir.path());

@@ -97,7 +97,7 @@ impl Bench {
     }
 
     pub(super) fn message(&mut self, message: Message) {
-        self.take(Input::Peer(Event::Message(message)));
+        self.take(Input::peer(Event::Message(message)));
     }
 
     /// Has itself elected, among founders, by the votes of node 2, which then has everything.
@@ -154,7 +154,7 @@ impl Bench {
         (message.index, message.log_term) = (after, if after <= 3 { 1 } else { 5 });
         message.entries = entries.into();
         let now = Instant::now();
-        self.driver.take(Input::Peer(Event::Message(message)), now)?;
+        self.driver.take(Input::peer(Event::Message(message)), now)?;
         self.driver.turn()?;
         while self.driver.snapshots.wait_for_taking() {
             self.driver.turn()?;
@@ -433,7 +433,7 @@ fn removing_a_stranger_or_everybody_has_no_effect_on_any_node() {
     (message.from, message.to, message.term, message.commit) = (2, 1, 5, 5);
     (message.index, message.log_term) = (2, 1);
     message.entries = [stranger, last, change_entry(5, ConfChangeType::ConfChangeRemoveNode, 1, "")].into();
-    bench.take(Input::Peer(Event::Message(message)));
+    bench.take(Input::peer(Event::Message(message)));
     assert_eq!(bench.driver.applied.0, 5, "it goes on");
     assert_eq!(bench.driver.conf_state.voters, [1]);
     assert!(bench.driver.members.contains(1) && bench.driver.end_at.is_none());
@@ -473,14 +473,14 @@ fn a_snapshot_from_the_leader_replaces_store_members_and_log() {
         image: bench.driver.snapshots.image(&metadata, &members, &store),
     };
     let first = received(&bench);
-    bench.take(Input::Peer(Event::Snapshot(Box::new(first))));
+    bench.take(Input::peer(Event::Snapshot(Box::new(first))));
     assert_eq!(bench.value("theirs"), Some(Bytes::from_static(b"\xff")));
     assert_eq!((bench.driver.applied, bench.driver.snapshots.index), ((40, 5), 40));
     assert!(bench.driver.members.contains(5) && !bench.driver.members.contains(3));
     assert!(matches!(forwarded.try_recv(), Ok(Err(Refused::Unknown(_)))), "it may be in the snapshot");
     let stale = received(&bench);
-    bench.take(Input::Peer(Event::Snapshot(Box::new(stale))));
-    bench.take(Input::Peer(Event::Message(snapshot_message(&SnapshotMetadata { index: 50, ..metadata.clone() }))));
+    bench.take(Input::peer(Event::Snapshot(Box::new(stale))));
+    bench.take(Input::peer(Event::Message(snapshot_message(&SnapshotMetadata { index: 50, ..metadata.clone() }))));
     assert_eq!(bench.driver.applied.0, 40, "no snapshot without its data");
     // Of the stale one nothing is left, once the thread that drops it has got to it.
     while std::fs::read_dir(dir.path().join("snap")).unwrap().count() > 1 {
@@ -526,13 +526,13 @@ fn word_of_a_removal_counts_only_without_a_leader_and_if_it_is_news_and_most_say
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 4, |_| {});
     let told = |bench: &mut Bench, by: u64, at: u64| {
-        bench.take(Input::Peer(Event::ToldRemoved { by, at }));
+        bench.take(Input::peer(Event::ToldRemoved { by, at }));
         bench.driver.end_at.is_some()
     };
     let led = |bench: &mut Bench| {
         let mut message = Message::of(MessageType::MsgHeartbeat);
         (message.from, message.to, message.term) = (2, 1, 5);
-        bench.take(Input::Peer(Event::Message(message)));
+        bench.take(Input::peer(Event::Message(message)));
         assert_eq!(bench.driver.leader, 2);
     };
     led(&mut bench);
@@ -553,7 +553,7 @@ fn a_newcomer_hears_of_its_removal_from_those_whom_its_command_line_names() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 3, |options| options.join = true);
     for (by, ended) in [(9, false), (2, false), (3, true)] {
-        bench.take(Input::Peer(Event::ToldRemoved { by, at: 9 }));
+        bench.take(Input::peer(Event::ToldRemoved { by, at: 9 }));
         assert_eq!(bench.driver.end_at.is_some(), ended, "told by {by}");
     }
 }
@@ -567,7 +567,7 @@ fn a_forwarded_proposal_is_kept_during_a_handover_and_goes_to_the_next_leader() 
     for kind in [MessageType::MsgPreVoteResp, MessageType::MsgVoteResp] {
         let term = bench.driver.raw.basic_status().hard_state.term;
         let term = if kind == MessageType::MsgPreVoteResp { term + 1 } else { term };
-        bench.take(Input::Peer(Event::Message(Message { from: 2, to: 1, term, ..Message::of(kind) })));
+        bench.take(Input::peer(Event::Message(Message { from: 2, to: 1, term, ..Message::of(kind) })));
     }
     let status = bench.driver.raw.basic_status();
     assert_eq!(status.soft_state.state, StateType::Leader);
@@ -578,12 +578,12 @@ fn a_forwarded_proposal_is_kept_during_a_handover_and_goes_to_the_next_leader() 
     let (last, proposal) = (bench.driver.raw.storage().last_index().unwrap(), request(1, "kept"));
     let forwarded =
         Message { from: 3, to: 1, entries: [Entry::normal(proposal)].into(), ..Message::of(MessageType::MsgProp) };
-    bench.take(Input::Peer(Event::Message(forwarded)));
+    bench.take(Input::peer(Event::Message(forwarded)));
     assert_eq!(bench.driver.raw.storage().last_index(), Ok(last), "not into this node's log");
     assert_eq!(bench.driver.handover.kept(), 1);
     // A new leader, of which this node learns by its first append.
     let append =
         Message { from: 2, to: 1, term: term + 1, index: last, log_term: term, ..Message::of(MessageType::MsgApp) };
-    bench.take(Input::Peer(Event::Message(append)));
+    bench.take(Input::peer(Event::Message(append)));
     assert_eq!((bench.driver.leader, bench.driver.handover.kept()), (2, 0), "it is on its way");
 }

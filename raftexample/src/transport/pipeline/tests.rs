@@ -146,14 +146,14 @@ fn a_snapshot_is_posted_with_its_data_where_there_is_no_other_way() {
         announced.snapshot.insert(Box::default()).metadata = testing::metadata(index);
         announced
     };
-    sender.try_send(snapshot_message(7)).unwrap();
-    assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::SnapshotSent { id: 2, delivered: true }));
+    sender.try_send(Outbound { transfer: 1, message: snapshot_message(7) }).unwrap();
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::SnapshotSent { id: 2, transfer: 1, delivered: true }));
     let Ok(Event::Snapshot(received)) = arrived.try_recv() else { panic!("no snapshot") };
     assert_eq!(received.message, snapshot_message(7), "Raft sees no data");
     assert_eq!(received.image.store, testing::store(3));
-    sender.try_send(snapshot_message(8)).unwrap();
+    sender.try_send(Outbound { transfer: 2, message: snapshot_message(8) }).unwrap();
     assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::Unreachable { id: 2 }), "there is no such file");
-    assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::SnapshotSent { id: 2, delivered: false }));
+    assert_eq!(events.recv_timeout(PATIENCE), Ok(Event::SnapshotSent { id: 2, transfer: 2, delivered: false }));
 }
 
 #[test]

@@ -16,6 +16,11 @@
 //! from the same sender, who has given the first one up, or from the leader of a later term. A snapshot that has arrived
 //! in full and is being loaded is not disturbed. So a node never holds more than one store beside its own.
 //!
+//! **Who comes first.** Anybody may send a snapshot: a newcomer need not know the leader yet. But a stranger's must not
+//! keep a member's out, nor push it aside. So a sender gives way to another of better [`Standing`], and never to one of
+//! worse. And what it said of itself is compared once more before its snapshot counts: this node may have learned since
+//! who is who.
+//!
 //! **A task feeds, a thread eats.** The task that answers the request hands pieces of the body to a thread that may block
 //! on the disk, through a short queue: the disk's pace becomes the sender's. If the request breaks off, the queue ends,
 //! the thread sees a file that is cut, and removes what it has written.
@@ -38,6 +43,7 @@ use tokio::sync::{mpsc, Notify};
 use tokio::time::{sleep, timeout_at, Instant};
 
 use super::super::arriving::Pace;
+use super::super::register::{Said, Stranger};
 use super::super::server::{empty, text};
 use super::super::{wire, Event, Received, Sink};
 use super::{Direction, Transfer, TransferStatus, Transfers, MESSAGE_MAX_BYTES, SILENCE_TIMEOUT};
@@ -59,10 +65,43 @@ pub struct Receiving {
     arriving: Arc<Mutex<Option<Arriving>>>,
 }
 
+/// How much speaks for a sender's being who it says it is; more is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in super::super) enum Standing {
+    /// It is no peer of this node.
+    Stranger,
+    /// It bears the id of a peer.
+    Named,
+    /// It also knows the number of that peer's data directory.
+    Known,
+}
+
+/// Who sends.
+pub(in super::super) struct Sender {
+    /// The id that its headers name; 0 if they name none.
+    pub(in super::super) id: u64,
+    /// What speaks for that.
+    pub(in super::super) standing: Standing,
+    /// The numbers that it has said.
+    pub(in super::super) said: Said,
+}
+
+impl Sender {
+    /// Its standing as the sender of this message.
+    fn standing(&self, message: &Message) -> Standing {
+        if message.from == self.id {
+            self.standing
+        } else {
+            Standing::Stranger
+        }
+    }
+}
+
 /// The snapshot that is arriving.
 struct Arriving {
     from: u64,
     term: u64,
+    standing: Standing,
     /// Told when another takes its place.
     replaced: Arc<Notify>,
     /// It has arrived, and is being loaded.
@@ -90,6 +129,11 @@ impl Place {
             None => false,
         }
     }
+
+    /// Whether another has taken it.
+    fn is_lost(&self) -> bool {
+        !self.arriving.lock().as_ref().is_some_and(|arriving| self.is_own(arriving))
+    }
 }
 
 impl Drop for Place {
@@ -108,6 +152,10 @@ fn refusal(status: StatusCode, text: impl Into<String>) -> Refusal {
     (status, text.into())
 }
 
+fn replaced() -> Refusal {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, "a snapshot that matters more takes its place")
+}
+
 impl From<NotReceived> for Refusal {
     fn from(not_received: NotReceived) -> Refusal {
         match not_received {
@@ -124,30 +172,32 @@ impl Receiving {
     }
 
     /// Answers a request whose headers have been checked.
-    pub(in super::super) async fn answer<B>(&self, body: B) -> Response<Full<Bytes>>
+    pub(in super::super) async fn answer<B>(&self, body: B, sender: Sender) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
     {
-        answer_of(self.take(body).await)
+        answer_of(self.take(body, sender).await)
     }
 
     /// Takes in a snapshot that came within its message.
-    pub(in super::super) async fn answer_message(&self, mut message: Message) -> Response<Full<Bytes>> {
+    pub(in super::super) async fn answer_message(&self, mut message: Message, sender: Sender) -> Response<Full<Bytes>> {
         let data = message.snapshot.as_mut().map(|snapshot| std::mem::take(&mut snapshot.data)).unwrap_or_default();
-        answer_of(self.take_message(message, data).await)
+        answer_of(self.take_message(message, data, sender).await)
     }
 
-    async fn take_message(&self, message: Message, data: Bytes) -> Result<(), Refusal> {
+    async fn take_message(&self, message: Message, data: Bytes, sender: Sender) -> Result<(), Refusal> {
         let metadata = self.check(&message)?;
         self.files.check_room(data.len() as u64)?;
-        let place = self.place(&message)?;
-        place.complete();
+        let place = self.place(&message, sender.standing(&message))?;
+        if !place.complete() {
+            return Err(replaced());
+        }
         let files = self.files.clone();
-        self.finish(place, message, move || files.keep(&metadata, &data)).await
+        self.finish(place, message, sender.said, move || files.keep(&metadata, &data)).await
     }
 
-    async fn take<B>(&self, body: B) -> Result<(), Refusal>
+    async fn take<B>(&self, body: B, sender: Sender) -> Result<(), Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: std::fmt::Display,
@@ -158,19 +208,21 @@ impl Receiving {
         let mut incoming = Incoming { body, pending: BytesMut::new(), pace: Pace::begin(), arrived_bytes: 0 };
         let message = incoming.message().await?;
         let metadata = self.check(&message)?;
-        let place = self.place(&message)?;
+        let place = self.place(&message, sender.standing(&message))?;
         let (peer, index) = (message.from, metadata.index);
         let direction = Direction::In;
         let mut transfer = self.transfers.begin(TransferStatus { peer, direction, index, bytes: 0, total, attempt: 1 });
         log::info!("{transfer} begins");
         let (pieces, queue) = mpsc::channel(PIECES_AHEAD);
         let files = self.files.clone();
-        let work = move || files.receive(&metadata, Box::new(QueueReader { queue, piece: Bytes::new() }));
-        let finished = self.finish(Arc::clone(&place), message, work);
+        let reader = QueueReader { queue, piece: Bytes::new(), place: Arc::clone(&place) };
+        let work = move || files.receive(&metadata, Box::new(reader));
+        let finished = self.finish(Arc::clone(&place), message, sender.said, work);
         let fed = incoming.feed(pieces, &mut transfer, &place).await;
         let result = match (fed, finished.await) {
-            (Fed::Refused(refusal), _) => Err(refusal),
-            (Fed::Whole | Fed::NotWanted, finished) => finished,
+            (Err(refusal), _) => Err(refusal),
+            (Ok(()), Err(_)) if place.is_lost() => Err(replaced()),
+            (Ok(()), finished) => finished,
         };
         match &result {
             Ok(()) => log::info!("{transfer}, arrived"),
@@ -198,10 +250,11 @@ impl Receiving {
     }
 
     /// The place of the one snapshot that may arrive.
-    fn place(&self, message: &Message) -> Result<Arc<Place>, Refusal> {
+    fn place(&self, message: &Message, standing: Standing) -> Result<Arc<Place>, Refusal> {
         let mut arriving = self.arriving.lock();
         if let Some(present) = arriving.as_ref() {
-            let matters_more = message.from == present.from || message.term > present.term;
+            let newer = message.from == present.from || message.term > present.term;
+            let matters_more = standing > present.standing || (standing == present.standing && newer);
             if present.complete || !matters_more {
                 return Err(refusal(StatusCode::SERVICE_UNAVAILABLE, "another snapshot is arriving"));
             }
@@ -209,13 +262,19 @@ impl Receiving {
         }
         let replaced = Arc::new(Notify::new());
         let (from, term) = (message.from, message.term);
-        *arriving = Some(Arriving { from, term, replaced: Arc::clone(&replaced), complete: false });
+        *arriving = Some(Arriving { from, term, standing, replaced: Arc::clone(&replaced), complete: false });
         Ok(Arc::new(Place { arriving: Arc::clone(&self.arriving), replaced }))
     }
 
     /// Does the work on a thread that may block, and brings what comes of it to the raft thread. Goes on if nobody waits
     /// any more: a snapshot that has arrived is worth having.
-    fn finish<W>(&self, place: Arc<Place>, message: Message, work: W) -> impl Future<Output = Result<(), Refusal>>
+    fn finish<W>(
+        &self,
+        place: Arc<Place>,
+        message: Message,
+        mut said: Said,
+        work: W,
+    ) -> impl Future<Output = Result<(), Refusal>>
     where
         W: FnOnce() -> Result<Image, NotReceived> + Send + 'static,
     {
@@ -224,6 +283,8 @@ impl Receiving {
             let _place = place;
             let broken = |error: tokio::task::JoinError| refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
             let image = tokio::task::spawn_blocking(work).await.map_err(broken)??;
+            let stranger = |stranger: Stranger| refusal(StatusCode::PRECONDITION_FAILED, stranger.to_string());
+            said.still_fits().map_err(stranger)?;
             deliver(&sink, Received { message, image }).await
         });
         async { task.await.unwrap_or_else(|error| Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))) }
@@ -248,16 +309,6 @@ async fn deliver(sink: &Sink, received: Received) -> Result<(), Refusal> {
         sleep(INBOX_PAUSE).await;
     }
     Ok(())
-}
-
-/// How feeding the thread ended.
-enum Fed {
-    /// It has got everything.
-    Whole,
-    /// It takes nothing more, and knows why.
-    NotWanted,
-    /// The body broke off, or another took its place.
-    Refused(Refusal),
 }
 
 /// A body that arrives.
@@ -320,40 +371,39 @@ where
         wire::decode(message).map_err(|error| bad(&error))
     }
 
-    /// Hands everything that comes to the thread at the other end of the queue.
-    async fn feed(&mut self, pieces: mpsc::Sender<Bytes>, transfer: &mut Transfer, place: &Place) -> Fed {
-        let replaced = || refusal(StatusCode::SERVICE_UNAVAILABLE, "a newer snapshot takes its place");
+    /// Hands what comes to the thread at the other end of the queue, until that has got everything or wants no more. The
+    /// error says that the body broke off, or that another took its place.
+    async fn feed(
+        &mut self,
+        pieces: mpsc::Sender<Bytes>,
+        transfer: &mut Transfer,
+        place: &Place,
+    ) -> Result<(), Refusal> {
         let mut next = Some(self.pending.split().freeze());
         while let Some(piece) = next {
             transfer.add(piece.len());
             transfer.look();
             let step = async {
                 match pieces.send(piece).await {
-                    Ok(()) => Ok(self.piece().await),
-                    Err(_) => Err(Fed::NotWanted),
+                    Ok(()) => self.piece().await,
+                    // The thread knows why.
+                    Err(_) => Ok(None),
                 }
             };
             next = tokio::select! {
-                step = step => match step {
-                    Ok(Ok(next)) => next,
-                    Ok(Err(refusal)) => return Fed::Refused(refusal),
-                    Err(fed) => return fed,
-                },
-                () = place.replaced.notified() => return Fed::Refused(replaced()),
+                next = step => next?,
+                () = place.replaced.notified() => return Err(replaced()),
             };
         }
-        if place.complete() {
-            Fed::Whole
-        } else {
-            Fed::Refused(replaced())
-        }
+        Ok(())
     }
 }
 
-/// The thread's end of the queue.
+/// The thread's end of the queue. When it ends, nothing replaces the snapshot any more.
 struct QueueReader {
     queue: mpsc::Receiver<Bytes>,
     piece: Bytes,
+    place: Arc<Place>,
 }
 
 impl Read for QueueReader {
@@ -361,7 +411,10 @@ impl Read for QueueReader {
         while self.piece.is_empty() {
             match self.queue.blocking_recv() {
                 Some(piece) => self.piece = piece,
-                None => return Ok(0),
+                // Whether it was the end or a break is seen by what has come. But all of it may have come of one whose
+                // place another has: two must not be loaded, and only the newer one counts.
+                None if self.place.complete() => return Ok(0),
+                None => return Err(io::Error::other("another has taken its place")),
             }
         }
         let count = self.piece.len().min(into.len());

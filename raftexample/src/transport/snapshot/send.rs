@@ -8,7 +8,11 @@
 //! last byte the peer loads what it got, for which it is given time by the snapshot's size.
 //!
 //! **After a failure** the task pauses, longer each time, and only then tells Raft, which sends the then newest snapshot.
-//! The pause is therefore the pace of the attempts.
+//! The pause is therefore the pace of the attempts. It ends early when the peer dials this node: then it is back.
+//!
+//! **The newest counts.** A transfer ends when Raft wants a newer snapshot sent to the peer, and when the peer listens
+//! elsewhere. Raft is told what became of each by its number, and heeds only the newest: an old transfer that fails late
+//! must not end a new one that goes well.
 
 use std::io;
 use std::pin::Pin;
@@ -23,9 +27,9 @@ use hyper::header::CONTENT_TYPE;
 use hyper::{Method, StatusCode};
 use raft_core::pb::{Message, SnapshotMetadata};
 use tokio::sync::{mpsc, Semaphore};
-use tokio::time::{sleep, timeout, Instant};
+use tokio::time::{timeout, Instant};
 
-use super::super::peer::{Channel, Link};
+use super::super::peer::{Channel, Link, SHORTEST_PAUSE};
 use super::super::{connection, headers, wire, Event};
 use super::{Direction, Transfer, TransferStatus, Transfers, LOOK_INTERVAL, PATH, SILENCE_TIMEOUT};
 use crate::snapshots::SnapshotFiles;
@@ -41,12 +45,19 @@ const PIECES_AHEAD: usize = 4;
 /// Longest wait for the answer after the last byte, and a second more for each of these many bytes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const SLOWEST_LOAD_BYTES_PER_SECOND: u64 = 4 << 20;
-/// Pause after the first failure; it doubles with each further one.
-const PAUSE: Duration = Duration::from_millis(100);
-/// It doubles this often at most, to 12.8 seconds.
+/// The pause after a failure doubles this often at most, to 12.8 seconds.
 const LONGEST_PAUSE_DOUBLINGS: u32 = 7;
 /// More of an answer's body than this is not read.
 const ANSWER_MAX_BYTES: usize = 4 << 10;
+
+/// A snapshot on its way to a peer: Raft's message, and which transfer it is.
+#[derive(Debug)]
+pub struct Outbound {
+    /// Greater than that of any before.
+    pub transfer: u64,
+    /// Names the snapshot; the data is in its file.
+    pub message: Message,
+}
 
 /// What all tasks of one node that send snapshots have in common.
 #[derive(Clone)]
@@ -73,8 +84,8 @@ impl Sending {
 enum Failure {
     /// In words.
     Because(String),
-    /// The peer says that this node is no member any more, since the entry at this index.
-    Removed { at: u64 },
+    /// There is a newer one to be sent, or another place to send it to.
+    Outdated,
 }
 
 impl From<String> for Failure {
@@ -84,38 +95,32 @@ impl From<String> for Failure {
 }
 
 /// Sends what is queued, until the queue is closed.
-pub(in super::super) async fn run(link: Arc<Link>, sending: Sending, mut queue: mpsc::Receiver<Message>) {
+pub(in super::super) async fn run(link: Arc<Link>, sending: Sending, mut queue: mpsc::Receiver<Outbound>) {
     let mut failures: u32 = 0;
-    while let Some(message) = queue.recv().await {
+    while let Some(Outbound { transfer, message }) = queue.recv().await {
         let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.metadata.index);
         let attempt = failures.saturating_add(1);
-        let delivered = match send(&link, &sending, message, attempt, &queue).await {
+        let sent = send(&link, &sending, message, attempt, &queue).await;
+        let delivered = sent.is_ok();
+        match sent {
             Ok(()) => {
                 link.note_active(Channel::Post);
                 failures = 0;
-                true
             }
-            Err(failure) => {
+            Err(Failure::Outdated) => log::info!("the snapshot of index {index} to node {} is outdated", link.id),
+            Err(Failure::Because(reason)) => {
                 failures = attempt;
                 link.metrics.sent_failures.add(1);
-                let pause = PAUSE * 2_u32.pow((failures - 1).min(LONGEST_PAUSE_DOUBLINGS));
-                let reason = match failure {
-                    Failure::Because(reason) => reason,
-                    Failure::Removed { at } => {
-                        link.tell(Event::ToldRemoved { by: link.id, at }).await;
-                        "it says that this node was removed".into()
-                    }
-                };
+                let pause = SHORTEST_PAUSE * 2_u32.pow((failures - 1).min(LONGEST_PAUSE_DOUBLINGS));
                 log::warn!(
                     "the snapshot of index {index} did not get to node {} (attempt {attempt}): {reason}; the newest one \
                      is sent again in {pause:?}, if it is still needed",
                     link.id
                 );
-                sleep(pause).await;
-                false
+                Link::pause(link.awake.notified(), pause).await;
             }
-        };
-        link.tell(Event::SnapshotSent { id: link.id, delivered }).await;
+        }
+        link.tell(Event::SnapshotSent { id: link.id, transfer, delivered }).await;
     }
 }
 
@@ -124,7 +129,7 @@ async fn send(
     sending: &Sending,
     mut message: Message,
     attempt: u32,
-    queue: &mpsc::Receiver<Message>,
+    queue: &mpsc::Receiver<Outbound>,
 ) -> Result<(), Failure> {
     let Some(snapshot) = message.snapshot.as_mut() else { return Ok(()) };
     snapshot.data = Bytes::new();
@@ -154,8 +159,8 @@ async fn send(
             Ok(response) => break response.map_err(|error| with_cause(&error))?,
             Err(_) => judge_silence(&mut transfer, &mut complete_since, answer_timeout)?,
         }
-        if queue.is_closed() {
-            return Err(Failure::Because("it is no peer any more, or listens elsewhere".into()));
+        if queue.is_closed() || !queue.is_empty() {
+            return Err(Failure::Outdated);
         }
     };
     let status = response.status();
@@ -166,7 +171,8 @@ async fn send(
         return Ok(());
     }
     if let (StatusCode::FORBIDDEN, Some(at)) = (status, removed_at) {
-        return Err(Failure::Removed { at });
+        link.tell(Event::ToldRemoved { by: link.id, at }).await;
+        return Err(Failure::Because("it says that this node was removed".into()));
     }
     let text = timeout(SILENCE_TIMEOUT, Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect()).await;
     let text = text.ok().and_then(Result::ok).map(|text| text.to_bytes()).unwrap_or_default();
@@ -286,7 +292,7 @@ mod tests {
         let mut judge = |transfer: &mut Transfer, answer_timeout| {
             judge_silence(transfer, &mut complete_since, answer_timeout).map_err(|failure| match failure {
                 Failure::Because(reason) => reason,
-                Failure::Removed { .. } => "removed".into(),
+                Failure::Outdated => "outdated".into(),
             })
         };
         transfer.moved.1 -= SILENCE_TIMEOUT;

@@ -1,19 +1,21 @@
 //! Both sides of the channel: the receiving one against bodies of every kind, the sending one against peers of every
 //! temper, and both together.
 
-use super::receive::Receiving;
-use super::send::{run, Sending};
+use super::receive::{Receiving, Sender, Standing};
+use super::send::{run, Outbound, Sending};
 use super::*;
 use crate::serve;
 use crate::snapshots::{testing, SnapshotFiles};
 use crate::transport::peer::Link;
-use crate::transport::register::{Known, Register};
+use crate::transport::register::{Known, Register, Said};
 use crate::transport::server::PeerServer;
 use crate::transport::{wire, Event, Received, Sink};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, SizeHint};
+use hyper::header::HeaderMap;
 use raft_core::pb::{Message, MessageType, SnapshotMetadata};
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -87,7 +89,17 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    let answer = receiving.answer(body).await;
+    post_as((1, Standing::Named), receiving, body).await
+}
+
+/// Posts as a node with this id, for which so much speaks.
+async fn post_as<B>((id, standing): (u64, Standing), receiving: Receiving, body: B) -> (u16, String)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: std::fmt::Display,
+{
+    let said = Said::check(&Register::default(), 1, &HeaderMap::new()).ok().unwrap();
+    let answer = receiving.answer(body, Sender { id, standing, said }).await;
     let status = answer.status().as_u16();
     let text = answer.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8_lossy(&text).trim_end().to_string())
@@ -266,7 +278,9 @@ fn one_arrives_at_a_time_and_gives_way_only_to_one_that_makes_it_pointless() {
         }
     };
     let from = |from: u64, term: u64| {
-        bench.post(with_message(Message { from, term, ..message(&testing::metadata(INDEX)) }, &file(2)))
+        let body = with_message(Message { from, term, ..message(&testing::metadata(INDEX)) }, &file(2));
+        let body = Full::new(Bytes::from(body));
+        bench.runtime.block_on(post_as((from, Standing::Named), bench.receiving.clone(), body))
     };
     let (first, _open) = begin();
     arriving(1000);
@@ -274,7 +288,7 @@ fn one_arrives_at_a_time_and_gives_way_only_to_one_that_makes_it_pointless() {
     assert_eq!(bench.transfers.list().len(), 1);
     assert_eq!(from(3, 5).0, 204, "a later term's leader");
     let (status, text) = bench.runtime.block_on(first).unwrap();
-    assert_eq!((status, text.as_str()), (503, "a newer snapshot takes its place"));
+    assert_eq!((status, text.as_str()), (503, "a snapshot that matters more takes its place"));
     let (second, _open) = begin();
     arriving(1000);
     let (third, sender) = begin();
@@ -282,6 +296,87 @@ fn one_arrives_at_a_time_and_gives_way_only_to_one_that_makes_it_pointless() {
     sender.send(Ok(whole[1500..].to_vec().into())).unwrap();
     drop(sender);
     assert_eq!(bench.runtime.block_on(third).unwrap().0, 204);
+}
+
+#[test]
+fn a_stranger_neither_keeps_a_member_out_nor_pushes_it_aside() {
+    let bench = bench();
+    let whole = body(2);
+    let order = [Standing::Stranger, Standing::Named, Standing::Known];
+    let begin = |standing| {
+        let (body, sender) = fed(Some(whole.len() as u64));
+        sender.send(Ok(whole[..1500].to_vec().into())).unwrap();
+        let task = bench.runtime.spawn(post_as((1, standing), bench.receiving.clone(), body));
+        (task, sender)
+    };
+    let (mut arriving, mut open) = begin(order[0]);
+    for standing in &order[1..] {
+        while bench.transfers.list().first().is_none_or(|transfer| transfer.bytes < 1000) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (better, better_open) = begin(*standing);
+        assert_eq!(bench.runtime.block_on(arriving).unwrap().0, 503, "it gives way to {standing:?}");
+        (arriving, open) = (better, better_open);
+    }
+    let later = Message { term: u64::MAX, ..message(&testing::metadata(INDEX)) };
+    let later = || Full::new(Bytes::from(with_message(later.clone(), &file(2))));
+    for standing in &order[..2] {
+        let refused = bench.runtime.block_on(post_as((1, *standing), bench.receiving.clone(), later()));
+        assert_eq!(refused, (503, "another snapshot is arriving".into()), "{standing:?}");
+    }
+    let other_id = Message { from: 9, term: u64::MAX, ..message(&testing::metadata(INDEX)) };
+    let other_id = Full::new(Bytes::from(with_message(other_id, &file(2))));
+    let refused = bench.runtime.block_on(post_as((1, Standing::Known), bench.receiving.clone(), other_id));
+    assert_eq!(refused.0, 503, "whoever speaks for somebody else is a stranger");
+    open.send(Ok(whole[1500..].to_vec().into())).unwrap();
+    drop(open);
+    assert_eq!(bench.runtime.block_on(arriving).unwrap().0, 204);
+}
+
+/// All of it has come when the sender begins again, only its end has not been seen yet.
+#[test]
+fn a_replaced_snapshot_is_not_delivered_however_much_of_it_has_come() {
+    let bench = bench();
+    let whole = body(2);
+    let (first, open) = fed(Some(whole.len() as u64));
+    open.send(Ok(whole.clone().into())).unwrap();
+    let first = bench.runtime.spawn(post(bench.receiving.clone(), first));
+    while bench.transfers.list().first().is_none_or(|transfer| transfer.bytes < file(2).len() as u64) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let (second, second_open) = fed(Some(whole.len() as u64));
+    second_open.send(Ok(whole[..1500].to_vec().into())).unwrap();
+    let second = bench.runtime.spawn(post(bench.receiving.clone(), second));
+    assert_eq!(bench.runtime.block_on(first).unwrap().0, 503);
+    assert!(bench.arrived.try_recv().is_err());
+    second_open.send(Ok(whole[1500..].to_vec().into())).unwrap();
+    drop(second_open);
+    assert_eq!(bench.runtime.block_on(second).unwrap().0, 204);
+    assert!(matches!(bench.arrived.try_recv(), Ok(Event::Snapshot(_))));
+    assert!(bench.arrived.try_recv().is_err(), "once");
+}
+
+#[test]
+fn a_snapshot_does_not_count_whose_sender_has_turned_out_to_be_somebody_else() {
+    let bench = bench();
+    let register = Register::default();
+    let known = |birth| Known { birth, own_data: Some(22), ..Known::default() };
+    register.send_replace(known(None));
+    let mut headers = HeaderMap::new();
+    Known { birth: Some(8), own_data: Some(11), ..Known::default() }.sign(&mut headers, Some(2));
+    for (birth, status) in [(Some(8), 204), (Some(7), 412)] {
+        register.send_replace(known(None));
+        let said = Said::check(&register, 1, &headers).ok().unwrap();
+        let whole = body(2);
+        let (body, open) = fed(Some(whole.len() as u64));
+        let (receiving, sender) = (bench.receiving.clone(), Sender { id: 1, standing: Standing::Named, said });
+        let task = bench.runtime.spawn(async move { receiving.answer(body, sender).await.status().as_u16() });
+        register.send_replace(known(birth));
+        open.send(Ok(whole.into())).unwrap();
+        drop(open);
+        assert_eq!(bench.runtime.block_on(task).unwrap(), status);
+        assert_eq!(bench.arrived.try_recv().is_ok(), status == 204);
+    }
 }
 
 #[test]
@@ -305,8 +400,11 @@ fn a_full_inbox_is_waited_for() {
 }
 
 /// Node 1, sending to a node 2 that is said to listen at this port.
-struct Sender {
-    queue: mpsc::Sender<Message>,
+struct SendingNode {
+    queue: mpsc::Sender<Outbound>,
+    link: Arc<Link>,
+    /// Transfers begun.
+    begun: Cell<u64>,
     events: channel::Receiver<Event>,
     files: SnapshotFiles,
     transfers: Transfers,
@@ -314,11 +412,11 @@ struct Sender {
     _runtime: Runtime,
 }
 
-fn sender(port: u16, keys: u64) -> Sender {
+fn sender(port: u16, keys: u64) -> SendingNode {
     sender_who_knows(Register::default(), port, keys)
 }
 
-fn sender_who_knows(register: Register, port: u16, keys: u64) -> Sender {
+fn sender_who_knows(register: Register, port: u16, keys: u64) -> SendingNode {
     let (dir, transfers) = (tempfile::tempdir().unwrap(), Transfers::default());
     let files = testing::files(dir.path());
     testing::save(&files, &testing::metadata(INDEX), &testing::store(keys));
@@ -326,13 +424,20 @@ fn sender_who_knows(register: Register, port: u16, keys: u64) -> Sender {
     let link = Link::new(1, 2, format!("http://127.0.0.1:{port}").parse().unwrap(), sink, register, None);
     let runtime = runtime();
     let (queue, waiting) = mpsc::channel(2);
-    runtime.spawn(run(link, Sending::new(files.clone(), transfers.clone(), true), waiting));
-    Sender { queue, events, files, transfers, dir, _runtime: runtime }
+    runtime.spawn(run(Arc::clone(&link), Sending::new(files.clone(), transfers.clone(), true), waiting));
+    SendingNode { queue, link, begun: Cell::new(0), events, files, transfers, dir, _runtime: runtime }
 }
 
-impl Sender {
+impl SendingNode {
     fn send(&self) {
-        self.queue.try_send(message(&testing::metadata(INDEX))).unwrap();
+        self.begun.set(self.begun.get() + 1);
+        let message = message(&testing::metadata(INDEX));
+        self.queue.try_send(Outbound { transfer: self.begun.get(), message }).unwrap();
+    }
+
+    /// What Raft is told of the transfer that was begun last.
+    fn sent(&self, delivered: bool) -> Event {
+        Event::SnapshotSent { id: 2, transfer: self.begun.get(), delivered }
     }
 
     fn next(&self) -> Event {
@@ -344,8 +449,8 @@ impl Sender {
         for failures in 0.. {
             self.send();
             match self.next() {
-                Event::SnapshotSent { id: 2, delivered: true } => return failures,
-                event => assert_eq!(event, Event::SnapshotSent { id: 2, delivered: false }),
+                event if event == self.sent(true) => return failures,
+                event => assert_eq!(event, self.sent(false)),
             }
         }
         0
@@ -415,7 +520,7 @@ fn a_snapshot_of_another_cluster_is_refused() {
     let (port, _stop) = serve(&bench, register(7));
     let stranger = sender_who_knows(register(8), port, 2);
     stranger.send();
-    assert_eq!(stranger.next(), Event::SnapshotSent { id: 2, delivered: false });
+    assert_eq!(stranger.next(), stranger.sent(false));
     bench.assert_untouched("of another cluster");
     let member = sender_who_knows(register(7), port, 2);
     assert_eq!(member.send_until_delivered(), 0);
@@ -468,9 +573,46 @@ fn a_file_that_is_purged_while_it_is_sent_arrives_whole() {
     assert!(sender.files.open(&testing::metadata(INDEX)).is_err());
     stream.read_exact(&mut taken[100_000..]).unwrap();
     stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
-    assert_eq!(sender.next(), Event::SnapshotSent { id: 2, delivered: true });
+    assert_eq!(sender.next(), sender.sent(true));
     let bench = bench();
     assert_eq!(bench.post(taken).0, 204);
+}
+
+#[test]
+fn a_transfer_ends_when_a_newer_one_is_wanted_or_the_peer_is_none_any_more() {
+    let (listener, port) = listen();
+    let sender = sender(port, 20_000);
+    sender.send();
+    let first = sender.sent(false);
+    let (mut stream, _) = listener.accept().unwrap();
+    read_header(&mut stream);
+    // The peer takes nothing more of it, for which it would have ten seconds.
+    let began = Instant::now();
+    sender.send();
+    assert_eq!(sender.next(), first);
+    assert!(began.elapsed() < SILENCE_TIMEOUT);
+    let (mut stream, _) = listener.accept().unwrap();
+    read_header(&mut stream);
+    let second = sender.sent(false);
+    drop(sender.queue);
+    assert_eq!(sender.events.recv_timeout(PATIENCE), Ok(second));
+}
+
+#[test]
+fn the_pause_after_failures_ends_when_the_peer_is_back() {
+    let (listener, port) = listen();
+    drop(listener);
+    let sender = sender(port, 2);
+    // The pauses would take 25.5 seconds together.
+    let began = Instant::now();
+    for _ in 0..8 {
+        sender.send();
+        while sender.events.try_recv().is_err() {
+            sender.link.awake.notify_waiters();
+            std::thread::sleep(Duration::from_millis(5));
+            assert!(began.elapsed() < PATIENCE);
+        }
+    }
 }
 
 #[test]
@@ -485,7 +627,7 @@ fn a_damaged_file_is_not_sent() {
     }
     sender.send();
     let (mut stream, _) = listener.accept().unwrap();
-    assert_eq!(sender.next(), Event::SnapshotSent { id: 2, delivered: false });
+    assert_eq!(sender.next(), sender.sent(false));
     assert_eq!(stream.read(&mut [0; 10]).unwrap(), 0, "not a byte");
 }
 
@@ -504,5 +646,5 @@ fn what_the_peer_answers_is_passed_on() {
     });
     sender.send();
     assert_eq!(sender.next(), Event::ToldRemoved { by: 2, at: 9 });
-    assert_eq!(sender.next(), Event::SnapshotSent { id: 2, delivered: false });
+    assert_eq!(sender.next(), sender.sent(false));
 }
