@@ -1,8 +1,14 @@
 //! A node is caught up by a large snapshot over a slow link: nobody else notices, and a broken transfer is made up for.
 #![forbid(unsafe_code)]
 
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpStream};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use raft_core::pb::{Message, MessageType, SnapshotMetadata};
+use raftexample::transport::wire;
 use serde_json::Value;
 use tests::cluster::load::{put_all, Writers};
 use tests::cluster::{eventually, Cluster, Fault, Network, Node, PATIENCE};
@@ -18,6 +24,10 @@ struct Behind {
 /// `count` values of `value_bytes` are written while a node is dead; when at least `in_snapshot` of them are in a snapshot,
 /// and not in the log any more, it comes back over a link that carries this much.
 fn fall_behind(count: u64, in_snapshot: u64, value_bytes: usize, bytes_per_second: u64) -> Behind {
+    fall_behind_with(count, in_snapshot, value_bytes, Fault::Throttle { bytes_per_second })
+}
+
+fn fall_behind_with(count: u64, in_snapshot: u64, value_bytes: usize, link: Fault) -> Behind {
     let (cluster, network) = Cluster::start_on_network(3, &["--snapshot-count", "400"]);
     let leader = cluster.wait_for_leader();
     let behind = cluster.followers_of(leader)[0];
@@ -36,7 +46,7 @@ fn fall_behind(count: u64, in_snapshot: u64, value_bytes: usize, bytes_per_secon
         put_all(&[cluster.http(leader)], 16, &format!("small-{small}-"), 100, |_| b"x".to_vec());
         (cluster.node(leader).status()?.page["first"].as_u64()? > in_snapshot + 10).then_some(())
     });
-    network.set(leader, behind, Fault::Throttle { bytes_per_second });
+    network.set(leader, behind, link);
     cluster.node(behind).start();
     Behind { cluster, network, leader, behind }
 }
@@ -96,6 +106,60 @@ fn a_snapshot_over_a_slow_link_starts_no_election_and_stops_no_write() {
     let log = scene.cluster.node(scene.leader).process();
     log.wait_for_line("how far it was", PATIENCE, |line| line.contains(" MiB (") && line.contains("snapshot of index"));
     log.wait_for_line("the end", PATIENCE, |line| line.contains("delivered"));
+}
+
+/// A body for the peer port at this path that begins so and then comes in drops, again and again, until told to stop.
+fn drip(port: u16, path: &str, beginning: &[u8], stop: &AtomicBool) {
+    let header = format!(
+        "POST {path} HTTP/1.1\r\nHost: x\r\nX-Etcd-Cluster-ID: 1000\r\nX-Server-Version: 3.4.23\r\n\
+         X-Min-Cluster-Version: 3.0.0\r\nX-Server-From: 4d\r\nContent-Length: 100000000\r\n\r\n"
+    );
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        let mut sent = stream.write_all(header.as_bytes()).and_then(|()| stream.write_all(beginning));
+        while sent.is_ok() && !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(20));
+            sent = stream.write_all(&[0]);
+        }
+    }
+}
+
+/// Strangers who announce snapshots of the latest of terms, and others with messages, all of which hardly move.
+#[test]
+fn slow_strangers_do_not_keep_a_members_snapshot_out() {
+    let scene = fall_behind_with(1200, 400, 20_000, Fault::Cut);
+    let before = scene.term();
+    let mut announced = Message::of(MessageType::MsgSnap);
+    (announced.from, announced.to, announced.term) = (0x4d, scene.behind, u64::MAX / 2);
+    announced.snapshot.insert(Box::default()).metadata =
+        SnapshotMetadata { index: 1 << 40, term: 1 << 30, ..SnapshotMetadata::default() };
+    let announced = wire::encode(announced);
+    let announced = [&(announced.len() as u64).to_be_bytes()[..], &announced].concat();
+    let (port, stop) = (scene.cluster.node(scene.behind).peer_port, AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| drip(port, "/raft/snapshot", &announced, &stop));
+            scope.spawn(|| drip(port, "/raft", &[0x0a], &stop));
+        }
+        let caught_up = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            eventually("a stranger has the place", PATIENCE, || {
+                scene.transfer(scene.behind, "in").filter(|transfer| transfer["peer"] == 0x4d)
+            });
+            scene.network.set(scene.leader, scene.behind, Fault::Throttle { bytes_per_second: 4 << 20 });
+            scene.wait_until_caught_up(PATIENCE);
+        }));
+        stop.store(true, Ordering::Relaxed);
+        caught_up.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    assert_eq!(scene.term(), before, "term and leader");
+    let log = scene.cluster.node(scene.leader).process();
+    let refused = |line: &&String| line.contains("did not get to node") && line.contains("it answers");
+    let told = log.lines();
+    assert!(!told.iter().any(|line| refused(&line)), "{:#?}", told.iter().filter(refused).collect::<Vec<_>>());
+    assert_eq!(scene.cluster.http(scene.behind).must_get("/large-7"), vec![7; 20_000]);
 }
 
 #[test]

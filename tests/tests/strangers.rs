@@ -106,6 +106,35 @@ fn two_nodes_on_the_data_of_another_cluster_find_each_other_and_not_the_third() 
     assert_eq!(ours.http(2).must_get("/whose"), b"ours", "it was never touched");
 }
 
+/// A founder that has never had a leader knows no number of its cluster. Foreign nodes at its peers' addresses have one,
+/// and a leader who takes it for a member that they know.
+#[test]
+fn foreign_nodes_do_not_take_over_a_node_that_has_had_no_leader_yet() {
+    let theirs = Cluster::start(3);
+    theirs.http(1).must_put("/whose", "theirs");
+    theirs.wait_until_all_are_known();
+    theirs.kill_all();
+    let ours = Cluster::prepare(3, &[]);
+    for id in [2, 3] {
+        let own = ours.node(id).data_dir().display().to_string();
+        let other = theirs.node(id).data_dir().display().to_string();
+        ours.node(id).start_with_arguments(|argument| argument.replace(&own, &other));
+    }
+    ours.node(1).start();
+    let told = last_words(&ours.node(1).process());
+    assert!(told.contains("node 1") && told.contains("data was lost"), "{told}");
+    // They have made nothing of it theirs: with its own peers it becomes a cluster, which knows nothing of their data.
+    for id in [2, 3] {
+        ours.node(id).kill();
+        ours.node(id).start();
+    }
+    ours.node(1).start();
+    ours.wait_for_leader();
+    assert_eq!(ours.http(1).get("/whose").status, 404);
+    ours.http(1).must_put("/whose", "ours");
+    assert_eq!(ours.http(3).must_get("/whose"), b"ours");
+}
+
 #[test]
 fn a_second_process_with_an_id_that_is_in_use_is_refused_and_disturbs_nobody() {
     let cluster = Cluster::start(3);

@@ -153,6 +153,79 @@ fn new_files_are_used_and_bad_ones_are_not() {
     assert!(node.is_running());
 }
 
+/// A copy of these files in another folder, which later changes do not reach.
+fn kept(files: &Throwaway, folder: &Path) -> Throwaway {
+    std::fs::create_dir(folder).expect("a folder");
+    let copy = |file: &Path| {
+        let to = folder.join(file.file_name().expect("a file"));
+        std::fs::copy(file, &to).expect("a copy");
+        to
+    };
+    Throwaway { ca: copy(&files.ca), cert: copy(&files.cert), key: copy(&files.key) }
+}
+
+#[test]
+fn peers_go_over_to_a_new_ca_and_new_certificates_while_they_run() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let first = certificates(folder.path(), "ours");
+    let cluster = Cluster::start_with(3, &peer_flags(&first));
+    cluster.http(1).must_put("/key", "before");
+    let leader = cluster.wait_for_leader();
+    let (stays, leaves) = (cluster.followers_of(leader)[0], cluster.followers_of(leader)[1]);
+    kept(&first, &folder.path().join("old"));
+    certificates(folder.path(), "ours");
+    for node in cluster.nodes() {
+        told(node, "new certificate files for peers are in use");
+    }
+    // What is open stays open.
+    cluster.http(leader).must_put("/key", "after");
+
+    // Whoever still has the old ones is trusted by nobody any more, and trusts nobody.
+    cluster.node(leaves).kill();
+    cluster.node(leaves).start_with_arguments(|argument| argument.replace("/ours/", "/old/"));
+    cluster.node(leaves).process().wait_for_line("that it trusts nobody", PATIENCE, |line| {
+        line.contains("became inactive") && line.contains("invalid peer certificate")
+    });
+    let line = cluster.node(leader).process().wait_for_line("that it is not trusted", PATIENCE, |line| {
+        line.contains("closed the connection of a peer") && line.contains("TLS: ")
+    });
+    assert!(!line.contains("plain http"), "{line}");
+    assert_eq!(cluster.node(leaves).status().expect("a status").leader, 0);
+    cluster.node(leaves).kill();
+    // A node that begins anew connects to all others anew, both ways.
+    cluster.node(leaves).start_and_wait();
+    cluster.node(leader).kill();
+    cluster.wait_for_leader_among(&[stays, leaves]);
+    assert_eq!(cluster.http(stays).must_get("/key"), b"after");
+    cluster.http(leaves).must_put("/key", "by the new ones alone");
+}
+
+#[test]
+fn the_ca_of_clients_is_read_anew_when_it_changes() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (server, first, second) = (
+        certificates(folder.path(), "server"),
+        certificates(folder.path(), "first"),
+        certificates(folder.path(), "second"),
+    );
+    let ca = folder.path().join("clients.pem");
+    std::fs::copy(&first.ca, &ca).expect("a copy");
+    let files = ["--cert-file", text(&server.cert), "--key-file", text(&server.key)];
+    let flags = [&files[..], &["--client-cert-auth", "--trusted-ca-file", text(&ca)]].concat();
+    let as_first = ["--cacert", text(&server.ca), "--cert", text(&first.cert), "--key", text(&first.key)];
+    let as_second = ["--cacert", text(&server.ca), "--cert", text(&second.cert), "--key", text(&second.key)];
+    let (cluster, url) = serving(&flags, &as_first);
+    let page = format!("{url}/_/livez");
+    let served = |who: &[&str]| curl(&[who, &[&page]].concat()).is_ok_and(|(code, _)| code == 200);
+    assert!(served(&as_first) && !served(&as_second));
+    // In one step: half a file would be reported, and be harmless.
+    let new = folder.path().join("clients.pem.new");
+    std::fs::copy(&second.ca, &new).expect("a copy");
+    std::fs::rename(&new, &ca).expect("renamed");
+    told(cluster.node(1), "new certificate files for clients are in use");
+    assert!(served(&as_second) && !served(&as_first));
+}
+
 #[test]
 fn files_that_cannot_be_used_are_refused_at_the_start() {
     let folder = tempfile::tempdir().expect("a temporary folder");

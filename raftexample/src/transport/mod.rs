@@ -31,6 +31,20 @@
 //! Versions 3.4 to 3.8 of etcd's protocol agree on all of this. The original raftexample has no snapshot channel: in a
 //! cluster with it, snapshots are part of their message and take the pipeline.
 //!
+//! # What differs from rafthttp
+//!
+//! A peer of the original notices none of it.
+//!
+//! | | rafthttp | here |
+//! |---|---|---|
+//! | probes of a peer | two, one on a kept connection and one on a fresh one | one, on a fresh one: what a kept connection shows, the streams show sooner |
+//! | dialling again | ten times a second for ever | slows down to once in 1.6 seconds, until the peer dials us |
+//! | pipeline | four posts at a time, in no order | two lanes, each in order |
+//! | frames and bodies | as long as their prefix says | limited; memory as bytes arrive |
+//! | the inbox | 4096 messages, and as many proposals | limited in number and in bytes |
+//! | messages | taken whoever they are for | 412 unless for this node |
+//! | removed members, wrong ids | 403 and 410 for whoever comes | for those who ask, see [`server`] |
+//!
 //! What is left out: several clusters on one port.
 
 mod arriving;

@@ -88,6 +88,29 @@ fn rfc3339(unix_seconds: u64, nanos: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn a_peer_that_does_not_answer_a_probe_is_not_active() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        // Whoever comes is hung up on.
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        let link = Link::new(1, 2, url, Arc::new(|_| Ok(())), Default::default(), None);
+        link.note_active(Channel::Post);
+        assert!(link.is_active());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let probing = tokio::spawn(probe(Arc::clone(&link)));
+            let gone = timeout(Duration::from_secs(60), async {
+                while link.is_active() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+            assert!(gone.await.is_ok(), "the post that worked once is long ago");
+            probing.abort();
+        });
+    }
 
     #[test]
     fn times_are_written_as_rfc_3339() {

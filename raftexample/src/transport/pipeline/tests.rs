@@ -237,3 +237,22 @@ fn only_an_answer_from_before_raft_proves_that_a_message_was_not_taken() {
     assert!(matches!(judge(StatusCode::OK, None, b"x"), Err(Failure::Unknown(_))));
     assert!(matches!(judge(StatusCode::FORBIDDEN, Some(7), b"removed member"), Err(Failure::Removed { at: 7 })));
 }
+
+/// Its status says what has become of the message; what comes after that is not waited for.
+#[test]
+fn of_an_answer_that_does_not_end_only_the_beginning_is_read() {
+    let (listener, port) = listen();
+    let bench = bench(port);
+    bench.peer.queue(proposal()).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+    stream.write_all(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 1000000000\r\n\r\n").unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    let mut written = 0;
+    while stream.write_all(&[b'x'; 4096]).is_ok() {
+        written += 4096;
+        assert!(written < 100_000_000, "it reads on");
+    }
+    assert_eq!(bench.next(), Event::Undelivered { entries: vec![Entry::normal("wish")] });
+    assert_eq!(bench.next(), Event::Unreachable { id: 2 });
+}

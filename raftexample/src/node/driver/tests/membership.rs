@@ -281,6 +281,23 @@ fn leadership_is_handed_over_and_who_asked_is_told() {
 }
 
 #[test]
+fn at_the_end_who_waits_for_another_leader_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench = open(dir.path(), 3, |_| {});
+    bench.append_well(3, vec![]);
+    let mut asked = bench.transfer(1);
+    assert!(asked.try_recv().is_err());
+    let (inbox, waiting) = crossbeam_channel::bounded(1);
+    let (reply, mut not_taken) = Reply::channel();
+    inbox.try_send(Input::Transfer { to: 1, reply }).unwrap();
+    bench.driver.inbox = waiting;
+    bench.driver.end_at = Some(Instant::now());
+    assert!(matches!(bench.driver.run(), Ending::Removed));
+    assert_eq!(not_taken.try_recv(), Ok(Err(Refused::NotDone(STOPPING))));
+    assert_eq!(asked.try_recv(), Ok(Err(Refused::Unknown(STOPPING))));
+}
+
+#[test]
 fn beside_the_original_only_single_voters_are_added_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 3, |_| {});
