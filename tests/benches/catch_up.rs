@@ -190,7 +190,7 @@ fn go_through(case: &Case, processors: Option<&Processors>) {
         catching_up.push(took.into_inner().expect("nobody has panicked").as_secs_f64());
     }
     let mut by_phase = times.by_phase.into_inner().expect("nobody has panicked");
-    let [before, down, during, after] = by_phase.each_ref().map(|writes| p99_ms(writes));
+    let [before, down, during, after] = by_phase.each_ref().map(p99_ms);
     let window = p99_ms(by_phase[2].iter().chain(&by_phase[3]));
     let count = by_phase[2].len() / case.rounds;
     let (least, most) = pieces_p99_ms(&mut by_phase[0], count);
