@@ -350,13 +350,19 @@ pub fn unsynced() -> Workload {
     builder.finish("unsynced", 4 << 10)
 }
 
-/// Batches of one length, some of them not synced: where one ends, another began before a crash. Goes on as
-/// [`equal_batch`] does.
+/// Batches of one sector each, some of them not synced: where one ends, another began before a crash, and storing the one
+/// leaves every byte of the other as it was. Goes on as [`equal_batch`] does.
 pub fn equal() -> Workload {
     let mut builder = Builder::new(6);
-    for _ in 0..3 {
+    for round in 0..3 {
         for number in 0..4 {
-            let entry = equal_batch(builder.state.term, builder.last() + 1);
+            let entry = match (round, number) {
+                // From the beginning of the segment up to the end of a sector, with a state.
+                (0, 0) => equal_entry(builder.state.term, builder.last() + 1, 792),
+                // With a state.
+                (_, 0) => equal_entry(builder.state.term, builder.last() + 1, 400),
+                _ => equal_batch(builder.state.term, builder.last() + 1),
+            };
             builder.entries.push(entry.clone());
             let synced = number == 0;
             builder.steps.push(match synced {
@@ -369,9 +375,13 @@ pub fn equal() -> Workload {
     builder.finish("equal", 16 << 10)
 }
 
-/// What each batch of [`equal`] is made of.
+/// What a batch of [`equal`] is made of that has no state.
 pub fn equal_batch(term: u64, index: u64) -> Entry {
-    Entry { term, index, ..Entry::normal(vec![(term * 16 + index) as u8; 440]) }
+    equal_entry(term, index, SECTOR_BYTES - 40 - 32)
+}
+
+fn equal_entry(term: u64, index: u64, bytes: usize) -> Entry {
+    Entry { term, index, ..Entry::normal(vec![(term * 16 + index) as u8; bytes]) }
 }
 
 /// All of them, but for [`equal`].
