@@ -253,7 +253,7 @@ fn check(dir: &std::path::Path) -> Result<ExitCode, Failure> {
                 recovered.snapshots.len()
             )?;
             if let Some(torn) = recovered.torn {
-                writeln!(out, "the end is torn, which opening the log puts right: {torn}")?;
+                writeln!(out, "the end is torn, which opening the log passes over: {torn}")?;
             }
             Ok(ExitCode::SUCCESS)
         }

@@ -536,3 +536,23 @@ impl Shape {
         self.workload.certain(last_synced.saturating_sub(1))
     }
 }
+
+/// Whatever has its final name is missed when it is gone, with what came after it.
+///
+/// # Panics
+/// If not.
+pub fn last_cannot_vanish(image: &crate::fault_disk::Image, context: &str) {
+    let mut log: Vec<_> = image.iter().filter_map(|(name, bytes)| Some((name.strip_prefix("wal/")?, bytes))).collect();
+    let Some(last) = log.iter().rposition(|(name, _)| name.ends_with(".wal")) else { return };
+    log.truncate(last);
+    log.retain(|(name, _)| name.ends_with(".wal"));
+    if log.is_empty() {
+        return;
+    }
+    let images: Vec<_> =
+        log.into_iter().map(|(name, bytes)| Image { name: name.into(), bytes: bytes.clone().into() }).collect();
+    assert!(
+        wal::recover_images(&log_dir(), &images).is_err(),
+        "{context}: the last segment is gone and nobody notices"
+    );
+}

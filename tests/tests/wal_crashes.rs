@@ -9,9 +9,9 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use raft_core::pb::{Entry, HardState};
-use tests::fault_disk::{log_dir, FaultDisk, Image, Moment, Pace};
+use tests::fault_disk::{FaultDisk, Image, Moment, Pace};
 use tests::random::Random;
-use tests::wal_workload::{self, snapshot_data, Expected, Workload};
+use tests::wal_workload::{self, last_cannot_vanish, snapshot_data, Expected, Workload};
 
 /// Up to this many unsynced things are combined in every way.
 const ALL_BELOW: usize = 10;
@@ -79,23 +79,6 @@ fn check(workload: &Workload, moment: &Moment, image: &Image, count: &mut Count,
     let (_, recovered, _) = workload.open(&disk.after_power_failure()).expect("and can be opened again");
     assert_eq!((recovered.hard_state, recovered.torn.as_ref()), (state, None));
     assert_eq!(recovered.entries(last).expect("what follows"), [entry]);
-}
-
-/// Whatever has its final name is missed when it is gone, with what came after it.
-fn last_cannot_vanish(image: &Image, context: &str) {
-    let mut log: Vec<_> = image.iter().filter_map(|(name, bytes)| Some((name.strip_prefix("wal/")?, bytes))).collect();
-    let Some(last) = log.iter().rposition(|(name, _)| name.ends_with(".wal")) else { return };
-    log.truncate(last);
-    log.retain(|(name, _)| name.ends_with(".wal"));
-    if log.is_empty() {
-        return;
-    }
-    let images: Vec<_> =
-        log.into_iter().map(|(name, bytes)| wal::Image { name: name.into(), bytes: bytes.clone().into() }).collect();
-    assert!(
-        wal::recover_images(&log_dir(), &images).is_err(),
-        "{context}: the last segment is gone and nobody notices"
-    );
 }
 
 /// The moments of a whole run.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use raft_core::pb::{ConfState, Entry, HardState, SnapshotMetadata};
 use tests::fault_disk::{Call, FailedCall, Fault, FaultDisk, Pace, FAULTS};
 use tests::random::Random;
-use tests::wal_workload::{self, Expected, Workload};
+use tests::wal_workload::{self, last_cannot_vanish, Expected, Workload};
 
 /// A mark or the watermark; every batch is longer.
 const MARK_BYTES: usize = 40;
@@ -53,7 +53,9 @@ fn check(workload: &Workload, disk: &FaultDisk, done: usize, context: &str) {
     let explained = workload.explain(&found, done);
     assert!(explained.is_some(), "{context}: {done} steps acknowledged, found {:?}", found.end());
     // Whoever opened it acts on what was found, so that must stay.
-    let again = workload.open(&disk.after_power_failure()).map(|(_, recovered, _)| Expected::of(&recovered));
+    let failed = disk.after_power_failure();
+    last_cannot_vanish(&failed.image(), context);
+    let again = workload.open(&failed).map(|(_, recovered, _)| Expected::of(&recovered));
     let again = again.unwrap_or_else(|error| panic!("{context}, opened, and the power failed: {error}"));
     assert!(again == found, "{context}, opened, and the power failed: found {:?}, then {:?}", found.end(), again.end());
 }

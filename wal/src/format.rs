@@ -2,12 +2,12 @@
 //!
 //! A log is a directory of *segments*, files named `{sequence:016x}-{first index:016x}.wal`. A segment that was
 //! prepared ahead of time is called `{sequence:016x}.next` until its first batch is durable. All numbers are
-//! little-endian, every structure starts at a multiple of 8, and every byte of a segment is one of: under a checksum,
-//! compared exactly, or required to be zero.
+//! little-endian, every structure starts at a multiple of 8, and every byte of a segment up to where its log ends is one
+//! of: under a checksum, compared exactly, or required to be zero.
 //!
 //! ```text
 //! segment   = header (64 bytes), zeros, at 512 a watermark (40 bytes), zeros, from 1024 on batches one after the other,
-//!             then zeros up to the end of the file
+//!             then zeros up to the end of the file, or what a crash left of batches that were never acknowledged
 //! batch     = batch header (40 bytes), body (records)                 one call of save = one batch
 //! record    = record header (32 bytes), payload, 0 to 7 zero bytes up to a multiple of 8
 //!

@@ -1,8 +1,8 @@
 //! Reading the segments of a directory into memory, or rather: bringing them there and pointing at them.
 //!
-//! Sealed segments are mapped, not copied; what may be stored into again is copied, without its empty rest. Bringing a file's pages in is work for the operating system that has nothing
-//! to do with the next file's, so two threads share it where the disk allows ([`Disk::background`]); it is a third of
-//! the time that opening a long log takes.
+//! Sealed segments are mapped, not copied; what may be stored into again is copied, without its empty rest. Bringing a
+//! file's pages in is work for the operating system that has nothing to do with the next file's, so two threads share it
+//! where the disk allows ([`Disk::background`]); it is a third of the time that opening a long log takes.
 
 use std::io;
 use std::path::Path;
@@ -74,8 +74,11 @@ pub(crate) fn read_images(
 /// A file's bytes. Those that are zero take no memory, and the greatest part of a segment in use is.
 fn copy(disk: &dyn Disk, path: &Path, len_bytes: u64) -> io::Result<Bytes> {
     let mut source = disk.open_stream(path)?;
+    let length = usize::try_from(len_bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    // A file of absurd length is an error and not the end of the process.
+    Vec::<u8>::new().try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
     // Zeros that the system has not been asked for yet.
-    let mut bytes = vec![0; usize::try_from(len_bytes).map_err(|_| io::ErrorKind::OutOfMemory)?];
+    let mut bytes = vec![0; length];
     let mut piece = vec![0; PIECE_BYTES];
     let mut at = 0;
     loop {

@@ -110,7 +110,7 @@ pub struct Recovered {
     entries: Vec<Entry>,
     /// For messages.
     dir: PathBuf,
-    /// What was cut from the end, because a crash left it half written.
+    /// What is passed over at the end, because a crash left it half written.
     pub torn: Option<Torn>,
 }
 

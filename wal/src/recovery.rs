@@ -15,7 +15,8 @@
 //! 3. *The file has its final name.* It gets that name only after its first batch was synced.
 //! 4. *A valid batch that does not fit the chain.* No crash makes that: the batch before it was exchanged.
 //!
-//! None of these: what stands there was never acknowledged. It is cut, and [`Torn`] says so.
+//! None of these: what stands there was never acknowledged. It is passed over, and [`Torn`] says so; the log goes on in
+//! the next segment.
 //!
 //! What no format can tell: the *last* group of batches that a sync acknowledged, damaged before anything that proves
 //! it reached the disk (the next batch, or the mark that is stored after each sync and is written back within seconds,
@@ -81,8 +82,8 @@ pub(crate) struct Outcome {
     /// Oldest first; the last one is live. Empty: a new log.
     pub(crate) segments: Vec<SegmentInfo>,
     pub(crate) live: Option<LiveEnd>,
-    /// Of the segments, by position, those that are followed by one without a final name and do not say so themselves,
-    /// and where they should.
+    /// Of the segments, by position, those that are followed by one without a final name, and the mark that must say so
+    /// before that one gets it.
     pub(crate) unsealed: Vec<(usize, SealMark)>,
     /// Prepared files that were never acknowledged.
     pub(crate) discard: Vec<String>,
@@ -328,7 +329,10 @@ fn read_segments(
         match judge(&seen) {
             Verdict::Sealed => {
                 if sound.get(position + 1).is_some_and(|next| next.name == Name::Prepared) {
-                    outcome.unsealed.extend(missing_seal(segment, &walk).map(|at| (position, at)));
+                    // Also if it is there: it may be in memory only, and its sync may have failed.
+                    let len_bytes = segment.image.bytes.len();
+                    let mark = SealMark::new(segment.seed, walk.offset, walk.checksum, len_bytes);
+                    outcome.unsealed.push((position, mark));
                 }
             }
             verdict @ (Verdict::Live | Verdict::CutTail) => {
@@ -365,13 +369,6 @@ fn read_segments(
         return Err(WalError::Missing { dir: dir.into(), what });
     }
     Ok(())
-}
-
-/// Where the mark should stand that says that another segment follows, unless it does.
-fn missing_seal(segment: &Sound<'_>, walk: &Walk) -> Option<SealMark> {
-    let bytes = &segment.image.bytes;
-    let mark = SealMark::new(segment.seed, walk.offset, walk.checksum, bytes.len());
-    (bytes.get(mark.place()) != Some(&mark.bytes[..])).then_some(mark)
 }
 
 /// The chain record with which a segment begins.

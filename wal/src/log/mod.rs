@@ -9,8 +9,10 @@
 //! background; recovery finds it under either name. If the segment that is left ends in commit-only states that were
 //! never synced, they are left behind: the new segment begins with the same state.
 //!
-//! **A torn end** is left as it is, and the log goes on in the next segment, which says where this one ended. Nothing is
-//! ever stored over a batch: if that did not reach the disk, a later crash would bring the old one back.
+//! **A torn end** is left as it is, but for the mark at its beginning, and the log goes on in the next segment, which says
+//! where this one ended. No batch is ever stored over another: if that did not reach the disk, a later crash would bring
+//! the old one back. So a crash under load costs the rest of a segment, until a snapshot lets it go; and a disk that has
+//! no room for another segment must get some before the log goes on.
 //!
 //! **Failure.** Before anything is stored, a failure is the caller's to handle and the log is as it was. A failed sync
 //! is final: the system reports it once and then treats the pages as clean, so a second attempt would "succeed" with
@@ -102,7 +104,12 @@ struct Live {
 enum Next {
     None,
     Asked,
-    Ready { path: PathBuf, region: Box<dyn Region> },
+    /// Preparing failed: it is made when it is needed, and not asked for with every sync until then.
+    Failed,
+    Ready {
+        path: PathBuf,
+        region: Box<dyn Region>,
+    },
 }
 
 impl Wal {
@@ -252,9 +259,8 @@ impl Wal {
         match report {
             Report::Prepared { path, result: Ok(region) } => self.next = Next::Ready { path, region },
             Report::Prepared { path, result: Err(error) } => {
-                // Not needed yet. It is tried again when it is.
                 log::warn!(target: "wal", "cannot prepare the next log segment {}: {error}", path.display());
-                self.next = Next::None;
+                self.next = Next::Failed;
             }
             Report::Prefilled { sequence, end } => {
                 if sequence == self.live.info.sequence {

@@ -33,7 +33,9 @@ impl Wal {
         let need = SEGMENT_HEADER_BYTES + batch_bytes(&all)?;
         let last = self.state.last_index();
         let first_index = first_index.unwrap_or(u64::MAX).min(last.saturating_add(1));
-        let sequence = live.info.sequence + 1;
+        let Some(sequence) = live.info.sequence.checked_add(1) else {
+            return Err(WalError::refused("a segment behind the last that can have a number".to_string()));
+        };
         let info = SegmentInfo {
             name: format::prepared_name(sequence),
             sequence,
@@ -70,7 +72,7 @@ impl Wal {
                 drop(region);
                 self.disk.remove(&path).map_err(|source| WalError::io("remove the prepared segment", &path, source))?;
             }
-            Next::None | Next::Asked => {}
+            Next::None | Next::Asked | Next::Failed => {}
         }
         let path = self.dir.join(format::prepared_name(sequence));
         let len_bytes = self.options.segment_bytes.max(need as u64);
@@ -82,7 +84,8 @@ impl Wal {
     pub(super) fn prepare_ahead(&mut self) {
         let live = &self.live;
         if matches!(self.next, Next::None) && (live.closed || live.end >= live.region.len_bytes() / 2) {
-            let path = self.dir.join(format::prepared_name(self.live.info.sequence + 1));
+            let Some(sequence) = live.info.sequence.checked_add(1) else { return };
+            let path = self.dir.join(format::prepared_name(sequence));
             self.next = Next::Asked;
             self.housekeeper.submit(Job::Prepare { path, len_bytes: self.options.segment_bytes });
         }
