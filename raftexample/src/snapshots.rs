@@ -83,6 +83,20 @@ fn reserved_bytes(free: u64) -> u64 {
     RESERVED_MAX_BYTES.min(free / 4)
 }
 
+/// Counts what is read.
+struct Counted<R> {
+    from: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(into)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
+}
+
 impl SnapshotFiles {
     /// Snapshots in this directory, in this codec's words.
     pub fn new(dir: SnapshotDir, codec: Arc<dyn Codec>, cluster: Vec<PeerUrl>) -> SnapshotFiles {
@@ -104,9 +118,12 @@ impl SnapshotFiles {
         }
     }
 
-    /// Reads what a snapshot holds.
-    pub fn read(&self, metadata: &SnapshotMetadata, mut from: SnapshotReader) -> Result<(Members, Store), String> {
-        self.codec.read_image(metadata, &mut from, &self.cluster).map_err(|error| error.to_string())
+    /// Reads what a snapshot holds, and how many bytes that is.
+    pub fn read(&self, metadata: &SnapshotMetadata, from: SnapshotReader) -> Result<(Members, Store, u64), String> {
+        let mut from = Counted { from, bytes: 0 };
+        let (members, store) =
+            self.codec.read_image(metadata, &mut from, &self.cluster).map_err(|error| error.to_string())?;
+        Ok((members, store, from.bytes))
     }
 
     /// Opens the file of a snapshot, to be sent as it is.
@@ -169,7 +186,7 @@ impl SnapshotFiles {
         let file = writer.complete().map_err(|error| NotReceived::NoRoom(error.to_string()))?;
         let reader = file.reader().map_err(|error| NotReceived::NoRoom(error.to_string()))?;
         let restored = self.read(file.metadata(), reader);
-        let (members, store) =
+        let (members, store, _) =
             restored.map_err(|reason| NotReceived::Unusable(format!("the snapshot cannot be restored: {reason}")))?;
         Ok(Image { file, members, store })
     }
@@ -262,7 +279,8 @@ mod tests {
         let files = files(dir.path());
         save(&files, &metadata(5), &store(3000));
         let reader = SnapshotReader::of_stream(files.open(&metadata(5)).unwrap().source).unwrap();
-        assert!(files.read(&metadata(5), reader).unwrap().1 == store(3000));
+        let (_, read, bytes) = files.read(&metadata(5), reader).unwrap();
+        assert!(read == store(3000) && bytes > 3000);
         let data = files.data(&metadata(5)).unwrap();
         assert!(files.keep(&metadata(6), &data).unwrap().store == store(3000));
         assert!(files.open(&metadata(6)).is_err(), "it was dropped");

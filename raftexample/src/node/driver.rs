@@ -172,13 +172,15 @@ impl Driver {
     ) -> Result<Driver, String> {
         let State { storage, snapshot, empty } = state;
         let files = SnapshotFiles::new(disk.snapshot_dir(), Arc::clone(&dialect.codec), options.cluster.clone());
+        let mut snapshots = Snapshots::new(files.clone(), dialect.check_quorum);
         let (members, store, conf_state, applied) = match snapshot {
             None => (Members::default(), Store::new(), ConfState::default(), (0, 0)),
             Some(snapshot) => {
                 let metadata = snapshot.metadata().clone();
                 let read = files.read(&metadata, snapshot);
-                let (members, store) =
+                let (members, store, data_bytes) =
                     read.map_err(|error| format!("the snapshot of index {}: {error}", metadata.index))?;
+                snapshots.note(metadata.index, data_bytes);
                 (members, store, metadata.conf_state, (metadata.index, metadata.term))
             }
         };
@@ -232,7 +234,7 @@ impl Driver {
             hold_writes: false,
             hold_changes: false,
             applied,
-            snapshots: Snapshots::new(files, applied.0, dialect.check_quorum),
+            snapshots,
             history,
             leader: 0,
             leaderless_ticks: 0,

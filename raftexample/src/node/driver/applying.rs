@@ -12,6 +12,7 @@ use std::time::Instant;
 use kvstore::Store;
 use raft_core::pb::{Entries, Entry, EntryType};
 
+use super::snapshots::weight_bytes;
 use super::{Answer, Driver, Fatal};
 use crate::codec::Content;
 
@@ -46,7 +47,7 @@ impl Driver {
             self.writes.term_begins(entry.term, Instant::now());
         }
         self.applied = (entry.index, entry.term);
-        self.snapshots.applied_bytes += entry.data.len() as u64;
+        self.snapshots.applied_bytes += weight_bytes(entry);
     }
 
     fn apply_normal(&mut self, store: &mut Store, entry: Entry, done: &mut Vec<Answer>) -> Result<(), Fatal> {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 #[cfg(test)]
 use kvstore::Store;
-use raft_core::pb::{ConfState, Message, SnapshotMetadata};
+use raft_core::pb::{ConfState, Entry, Message, SnapshotMetadata};
 use raft_core::tracker::{Progress, ProgressState};
 use raft_core::{Error, StateType, Storage};
 use wal::snapshot::CompleteSnapshot;
@@ -52,6 +52,8 @@ const SNAPSHOT_ENTRIES: u64 = 10_000;
 /// Unless the user says how many, a state that is larger than this is not written again before as many bytes have been
 /// applied as its last snapshot had: else small writes to a large state would cost a multiple of themselves.
 pub(super) const SMALL_BYTES: u64 = 1 << 20;
+/// What each entry takes beside its data: itself in the log in memory, an allocation, a request's place in one.
+const ENTRY_BYTES: usize = 128;
 /// Pause after a snapshot for which the disk had no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
 
@@ -61,12 +63,17 @@ const LONG: Duration = Duration::from_secs(1);
 /// The rest is so many times as long as the snapshot took.
 const REST_FACTOR: u32 = 4;
 
+/// What an entry takes in memory, and about what it takes in the log: small ones weigh more than their data.
+pub(super) fn weight_bytes(entry: &Entry) -> u64 {
+    (entry.data.len() + ENTRY_BYTES) as u64
+}
+
 /// What becomes of snapshots in the raft thread.
 pub(super) struct Snapshots {
     files: SnapshotFiles,
     /// The newest one's index; 0 if there is none.
     pub(super) index: u64,
-    /// Bytes of entries applied since it was begun.
+    /// Bytes of entries applied since it was begun, by [`weight_bytes`].
     pub(super) applied_bytes: u64,
     /// How many of them make a snapshot due.
     pub(super) due_bytes: u64,
@@ -85,11 +92,11 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    /// `index` is that of the snapshot that the node starts from. Without CheckQuorum nobody ever counts as inactive.
-    pub(super) fn new(files: SnapshotFiles, index: u64, check_quorum: bool) -> Snapshots {
+    /// Without CheckQuorum nobody ever counts as inactive.
+    pub(super) fn new(files: SnapshotFiles, check_quorum: bool) -> Snapshots {
         Snapshots {
             files,
-            index,
+            index: 0,
             applied_bytes: 0,
             due_bytes: SNAPSHOT_BYTES,
             least_bytes: 0,
@@ -117,6 +124,7 @@ impl Snapshots {
         Image { file, members: members.clone(), store: store.clone() }
     }
 
+    /// There is a newest snapshot.
     pub(super) fn note(&mut self, index: u64, data_bytes: u64) {
         self.index = index;
         self.due_bytes = SNAPSHOT_BYTES.max(data_bytes);
@@ -301,7 +309,7 @@ impl Driver {
         while end > after {
             let begin = end.saturating_sub(PIECE_ENTRIES).max(after);
             for entry in self.raw.storage().entries(begin + 1, end + 1, raft_core::NO_LIMIT)?.iter().rev() {
-                match left.checked_sub(entry.data.len() as u64) {
+                match left.checked_sub(weight_bytes(entry)) {
                     Some(rest) => left = rest,
                     None => return Ok(entry.index),
                 }

@@ -316,18 +316,39 @@ fn a_large_state_is_not_written_again_before_as_much_has_been_applied_unless_the
 }
 
 #[test]
+fn a_node_that_starts_from_a_large_state_knows_how_large_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let large = "x".repeat(100 << 10);
+    {
+        let mut bench = open(dir.path(), 1, |options| options.snapshot_count = Some(25));
+        bench.elect();
+        for counter in 0..25 {
+            assert!(done(&mut bench.write(counter, &format!("{counter}{large}"))));
+        }
+        assert!(bench.driver.snapshots.index > 20);
+    }
+    let mut bench = open(dir.path(), 1, |_| {});
+    let snapshots = &mut bench.driver.snapshots;
+    assert!(snapshots.index > 20);
+    snapshots.applied_bytes = 1 << 20;
+    assert!(!snapshots.is_enough(10_000, None), "a fifth of what is there");
+    snapshots.applied_bytes = 10 << 20;
+    assert!(snapshots.is_enough(10_000, None));
+}
+
+#[test]
 fn many_bytes_make_a_snapshot_due_before_many_entries_do() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 1, |_| {});
     bench.elect();
-    bench.driver.snapshots.due_bytes = 300;
+    bench.driver.snapshots.due_bytes = 1500;
     let mut counter = 0;
     while bench.driver.snapshots.index == 0 {
         counter += 1;
         assert!(counter < 100);
         bench.write(counter, "0123456789");
     }
-    assert!((5..=20).contains(&counter), "{counter} writes of some thirty bytes");
+    assert!((5..=20).contains(&counter), "{counter} writes of some thirty bytes, which weigh more than that");
     assert_eq!(bench.driver.snapshots.applied_bytes, 0);
     bench.write(counter + 1, "next");
     assert_eq!(bench.driver.snapshots.index + 1, bench.driver.applied.0, "and not again at once");
