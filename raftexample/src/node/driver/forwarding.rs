@@ -12,9 +12,11 @@
 //! To a process of the original a proposal that comes back would be one to forward: in a cluster with such processes
 //! nothing is given back ([`Dialect::extensions`](crate::codec::Dialect::extensions)).
 //!
+//! A proposal that no node could apply is not taken at all: once in the log, it would be there for good.
+//!
 //! What is left out: an answer to a proposal that was taken. That is in the log.
 
-use raft_core::pb::{ConfChangeType, Entries, Entry, Message, MessageType};
+use raft_core::pb::{ConfChangeType, Entries, Entry, EntryType, Message, MessageType};
 use raft_core::Error;
 
 use super::{Driver, Fatal};
@@ -24,7 +26,17 @@ use crate::node::change::{Address, Written, WrittenStep};
 impl Driver {
     /// Steps a message of a peer.
     pub(super) fn step_from_peer(&mut self, message: Message) -> Result<(), Fatal> {
-        if message.kind() != Some(MessageType::MsgProp) || !self.extensions {
+        if message.kind() != Some(MessageType::MsgProp) {
+            return self.step(message).map(drop);
+        }
+        if let Some(what) = self.first_unreadable(&message.entries) {
+            log::warn!(
+                "a proposal that came for node {} is not taken, for no node could apply it: {what}",
+                message.from
+            );
+            return Ok(());
+        }
+        if !self.extensions {
             return self.step(message).map(drop);
         }
         if message.reject {
@@ -47,6 +59,19 @@ impl Driver {
             Err(error) => log::debug!("a proposal of node {from} was not taken: {error}"),
         }
         Ok(())
+    }
+
+    /// What is wrong with the first entry that cannot be read. Once in the log it would end every node that applies it, at
+    /// each start again.
+    fn first_unreadable(&self, entries: &Entries) -> Option<String> {
+        entries.iter().find_map(|entry| match entry.kind() {
+            Some(EntryType::EntryNormal) if entry.data.is_empty() => None,
+            Some(EntryType::EntryNormal) => {
+                self.codec.decode_entry(entry.data.clone()).err().map(|error| error.to_string())
+            }
+            Some(_) => Written::read(entry).err(),
+            None => Some(format!("it is of type {}, which is unknown", entry.entry_type)),
+        })
     }
 
     fn give_back(&mut self, to: u64, entries: Entries, behind: Option<Behind>) {

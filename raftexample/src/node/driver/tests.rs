@@ -337,6 +337,28 @@ fn a_node_that_starts_from_a_large_state_knows_how_large_it_is() {
 }
 
 #[test]
+fn a_proposal_that_no_node_could_apply_is_not_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    for extensions in [true, false] {
+        let mut bench = open(&dir.path().join(extensions.to_string()), 1, |_| {});
+        bench.elect();
+        bench.driver.extensions = extensions;
+        let before = bench.driver.raw.storage().last_index().unwrap();
+        let propose = |bench: &mut Bench, entry: Entry| {
+            let entries = vec![entry].into();
+            bench.message(Message { from: 2, to: 1, entries, ..Message::of(MessageType::MsgProp) });
+            bench.driver.raw.storage().last_index().unwrap() - before
+        };
+        let change = EntryType::EntryConfChange as i32;
+        let unreadable = Bytes::from_static(b"\xff");
+        assert_eq!(propose(&mut bench, Entry::normal(unreadable.clone())), 0);
+        assert_eq!(propose(&mut bench, Entry { entry_type: change, ..Entry::normal(unreadable) }), 0);
+        assert_eq!(propose(&mut bench, Entry { entry_type: 77, ..Entry::normal(Bytes::new()) }), 0);
+        assert_eq!(propose(&mut bench, Entry::normal(Bytes::new())), 1, "what can be applied is");
+    }
+}
+
+#[test]
 fn many_bytes_make_a_snapshot_due_before_many_entries_do() {
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 1, |_| {});
