@@ -180,7 +180,7 @@ fn a_broken_transfer_is_tried_again_and_ends_well() {
     assert_eq!(scene.cluster.node(scene.behind).files_with_extension("tmp"), []);
 }
 
-/// `cargo test --release -p tests --test snapshot_transfer -- --ignored --nocapture`
+/// `cargo test -p tests --test snapshot_transfer -- --ignored --nocapture`
 #[test]
 #[ignore = "moves a gigabyte, for a minute"]
 fn a_snapshot_of_a_gigabyte_starts_no_election() {
@@ -203,6 +203,8 @@ fn a_snapshot_of_a_gigabyte_starts_no_election() {
     );
     let outcomes = writers.stop();
     assert_eq!(scene.term(), before, "term and leader");
+    // The shortest election timeout is a second: until then a heartbeat is in time.
+    assert!(to_receiver.max(to_third) < Duration::from_secs(1), "{to_receiver:?}, {to_third:?}");
     let memory = |id| peak_memory_mib(scene.cluster.node(id));
     println!("{sent}: caught up in {took:?} at {RATE} bytes/s; term and leader {before:?} before and after");
     println!("peak memory: leader {} MiB, receiver {} MiB", memory(scene.leader), memory(scene.behind));
