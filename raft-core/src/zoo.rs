@@ -120,6 +120,8 @@ mod kept {
         LeaseOutlivesTransfer,
         /// Who promised a leader not to help others does not keep to it.
         ForgetPromise,
+        /// Who promised a leader not to help others votes all the same once another message has raised its term.
+        PromiseEndsWithTerm,
         /// A received snapshot counts as one entry less than it holds, and its last index is used again.
         ReuseSnapshotIndex,
         /// The log (crate `wal`) takes damage to what was acknowledged for the end of the log.

@@ -129,9 +129,16 @@ impl<S: Storage> Raft<S> {
             || bug!(VoteTwice)
             || (self.vote == NONE && self.lead == NONE)
             || (kind == MessageType::MsgPreVote && message.term > self.term);
+        // Some other message may have brought this node into the request's term: its promise to a leader of an earlier one
+        // stands all the same. Whom it has voted for already, it may tell again.
+        let may_vote = self.vote == message.from
+            || message.context == Campaign::TRANSFER_CONTEXT
+            || !self.lease.is_promised()
+            || bug!(PromiseEndsWithTerm);
         let last = EntryId { term: message.log_term, index: message.index };
         // A learner votes too: it may have been promoted without knowing it yet (etcd `raft.go`, etcd PR 10998).
-        if can_vote && self.lost_up_to == 0 && (self.log.is_up_to_date(last)? || bug!(VoteWithoutLogCheck)) {
+        if can_vote && may_vote && self.lost_up_to == 0 && (self.log.is_up_to_date(last)? || bug!(VoteWithoutLogCheck))
+        {
             self.log_vote("cast", kind, message, "")?;
             // The answer carries the request's term: a pre-candidate is not there yet, and would drop one of ours.
             self.send(Message { to: message.from, term: message.term, ..Message::of(response) });

@@ -37,6 +37,11 @@ impl World {
             0 => self.leader().unwrap_or(0),
             _ => self.client_random.below(count) as usize,
         };
+        // Some stay with the leader that they know for as long as it says so itself.
+        let at = match self.client_random.below(4) {
+            0 => self.oldest_leader().unwrap_or(at),
+            _ => at,
+        };
         let wishes = if self.client_random.below(40) == 0 { 30 } else { 1 };
         let paused = self.machines[at].paused_until > self.now;
         self.with(at, |world, process| {
@@ -99,6 +104,7 @@ impl World {
             committed: self.invariants.state_machine_safety.last(),
             index: None,
             leading: process.leads(),
+            heard: process.heard,
         };
         match process.raw.read_index(Bytes::copy_from_slice(&number.to_le_bytes())) {
             Ok(()) => {

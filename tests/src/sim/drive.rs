@@ -11,8 +11,12 @@ use raft_core::pb::{ConfChangeV2, Entry, HardState, Message, MessageType, Snapsh
 use raft_core::{is_local_thread, ConfChangeKind, Error, Ready, SoftState, StateType, Storage, LOCAL_APPEND_THREAD};
 
 use super::invariants::{
-    acknowledged, committed_durable, config_safety, elected, ensure, leader_append_only, monotonic::Seen,
-    progress_bounds, quota::Quota, read_index, store_equality, Violation,
+    acknowledged, committed_durable, config_safety, elected, ensure, leader_append_only,
+    lease::{Lease, Stance},
+    monotonic::Seen,
+    progress_bounds,
+    quota::Quota,
+    read_index, store_equality, Violation,
 };
 use super::journal::DiskFailed;
 use super::node::Process;
@@ -294,7 +298,8 @@ impl World {
             return Ok(());
         }
         let due = now || index >= process.snapshot_index + self.plan.snapshot_every;
-        let outdated = !due && process.snapshot_index > 0 && {
+        let bears_outdated = self.faults_are_on && self.plan.keeps_outdated;
+        let outdated = !due && !bears_outdated && process.snapshot_index > 0 && {
             let storage = process.raw.storage();
             storage.first_index().is_ok_and(|first| first > 1)
                 && storage.initial_state().is_ok_and(|(_, state)| state != process.conf_state)
@@ -468,8 +473,18 @@ impl World {
         Ok(())
     }
 
+    /// Looks at what the node has begun of itself, if it was this before.
+    pub(super) fn see_campaign(&self, process: &Process, before: Stance) -> Result<(), Stop> {
+        let now = process.stance_now();
+        if before.role != StateType::Leader && (now.role, now.term) != (before.role, before.term) {
+            let id = process.raw.basic_status().id;
+            process.lease.check_campaign(id, self.plan.config.election_tick)?;
+        }
+        Ok(())
+    }
+
     /// Marks what a change of role or term means.
-    fn see_turn(&mut self, process: &Process, now: super::invariants::lease::Stance) {
+    fn see_turn(&mut self, process: &Process, now: Stance) {
         let (was, same_term) = (process.stance, process.stance.term == now.term);
         match (was.role, now.role) {
             (StateType::Candidate, StateType::Follower) => {
@@ -597,13 +612,16 @@ impl World {
                 sometimes!(self.marks, ReadDropped);
             }
         }
-        let id = self.machines[at].id;
+        let (id, heard) = (self.machines[at].id, process.heard);
         for state in ready.take_read_states() {
             let Some(read) = number(&state.request_ctx).and_then(|read| process.reads.get_mut(&read)) else { continue };
             if read.index.is_some() {
                 continue;
             }
             read_index::check(id, state.index, read.committed)?;
+            if read.heard == heard {
+                Lease::check_read(id, process.stance.term, self.invariants.election_safety.newest())?;
+            }
             read.index = Some(state.index);
             process.waiting += 1;
             sometimes!(self.marks, ReadWaited, state.index > process.applied.0);

@@ -51,6 +51,7 @@ places! {
     ProposalWithoutLeader: "a proposal was dropped because there was no leader",
     ProposalForwarded: "a proposal went through a follower and was committed",
     CommitPaged: "committed entries were handed out in pages",
+    QueueFull: "a message was lost because too many waited for its receiver",
     // Storage.
     StaleStorageReport: "a storage thread reported on a term that was over",
     ApplyBeforeSync: "an asynchronous node applied while entries were being written",

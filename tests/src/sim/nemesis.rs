@@ -196,13 +196,28 @@ impl World {
         })
     }
 
+    /// A leader has told another to take over. That is done when a machine is about to go, and this one may go before it
+    /// hears who leads now: it speaks still, and hears nobody.
+    pub(super) fn handed_over(&mut self, at: usize) {
+        let fault = Fault::Transfer;
+        if !self.faults_are_on || !self.plan.has(fault) || self.draw(fault, 2) == 0 {
+            return;
+        }
+        let until = self.now + TICK_MS + self.draw(fault, 60 * TICK_MS);
+        for from in (0..self.machines.len()).filter(|from| *from != at) {
+            self.links.link(from, at).cut_until = until;
+        }
+    }
+
     fn unrest(&mut self, at: usize) -> Result<(), Violation> {
         let forget = self.draw(Fault::Unrest, 3) == 0;
         self.with(at, |world, process| {
             if process.is_busy() {
                 return Ok(());
             }
+            let before = process.stance_now();
             fatal(if forget { process.raw.forget_leader() } else { process.raw.campaign() })?;
+            world.see_campaign(process, before)?;
             world.drive(at, process)
         })
     }

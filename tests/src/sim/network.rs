@@ -79,6 +79,9 @@ impl World {
             self.lose(at, &message);
             return Ok(());
         }
+        if message.kind() == Some(MessageType::MsgTimeoutNow) {
+            self.handed_over(at);
+        }
         let once = matches!(message.kind(), Some(MessageType::MsgProp));
         if !once && self.chance(Fault::Duplicate, double) {
             let delay = self.latency(at, to, true);
@@ -159,7 +162,9 @@ impl World {
     pub(super) fn arrive(&mut self, via: usize, to: usize, message: Message) -> Result<(), Violation> {
         let cut = self.links.link(via, to).cut_until > self.now;
         let down = self.machines[to].process.is_none();
-        if cut || down || self.machines[to].inbox.len() >= INBOX_MESSAGES {
+        let full = self.machines[to].inbox.len() >= INBOX_MESSAGES;
+        sometimes!(self.marks, QueueFull, full);
+        if cut || down || full {
             self.lose(via, &message);
             return Ok(());
         }
@@ -203,11 +208,11 @@ impl World {
         let election_tick = self.plan.config.election_tick;
         let kind = message.kind();
         let is_request = matches!(kind, Some(MessageType::MsgVote | MessageType::MsgPreVote));
-        let must_ignore = is_request
-            && self.plan.config.check_quorum
-            && message.term > before.term
-            && message.context != TRANSFER
-            && process.lease.holds(before, election_tick);
+        let in_lease =
+            self.plan.config.check_quorum && message.term > before.term && process.lease.holds(before, election_tick);
+        // Unlike the lease, a promise is not over when the term is.
+        let is_promised = message.term >= before.term && process.lease.is_promised(election_tick);
+        let must_ignore = is_request && message.context != TRANSFER && (in_lease || is_promised);
         let from_leader = matches!(kind, Some(MessageType::MsgApp | MessageType::MsgHeartbeat | MessageType::MsgSnap));
         let is_answer = matches!(kind, Some(MessageType::MsgAppResp | MessageType::MsgHeartbeatResp));
         let (term, from) = (message.term, message.from);
@@ -215,6 +220,7 @@ impl World {
         let changes = message.entries.iter().any(raft_core::pb::Entry::is_conf_change);
         let snapshot = message.snapshot.as_ref().map(|snapshot| snapshot.metadata.index);
         let commit = process.raw.basic_status().hard_state.commit;
+        process.heard += 1;
         let result = process.raw.step(message);
         let after = process.stance_now();
         if must_ignore {
@@ -223,6 +229,9 @@ impl World {
         }
         if from_leader && after.term == term && after.lead == from {
             process.lease.hears_leader();
+            if self.plan.lease() && kind == Some(MessageType::MsgHeartbeat) {
+                process.lease.promises();
+            }
         }
         if is_answer && after.role == StateType::Leader && term <= after.term {
             process.lease.hears(from);

@@ -58,6 +58,8 @@ pub(super) struct PendingRead {
     /// Where it may be served, once that is known.
     pub(super) index: Option<u64>,
     pub(super) leading: bool,
+    /// How many messages the process had taken in when it began.
+    pub(super) heard: u64,
 }
 
 /// A process: Raft, its log, the store, and who waits for an answer.
@@ -96,6 +98,8 @@ pub(super) struct Process {
     /// Reads whose index is known.
     pub(super) waiting: usize,
     pub(super) segments: usize,
+    /// Messages that it has taken in.
+    pub(super) heard: u64,
 }
 
 impl Process {

@@ -237,6 +237,9 @@ pub struct Plan {
     pub snapshot_every: u64,
     /// Entries kept in the log behind a snapshot.
     pub tail_entries: u64,
+    /// While the faults last, a snapshot stays the newest though the configuration has changed since: who is sent it does
+    /// not find itself in it.
+    pub keeps_outdated: bool,
     /// Milliseconds between two wishes of clients.
     pub client_every_ms: u64,
     /// How many keys there are.
@@ -303,6 +306,7 @@ impl Plan {
             value_bytes: [16, 64, 400][random.below(3) as usize],
             gather_ms: [0, 0, 3, 30][random.below(4) as usize],
             down_ticks_max: 1 + [5, 20, 80][random.below(3) as usize],
+            keeps_outdated: random.below(2) == 0,
             config,
             faults,
             every,
@@ -365,7 +369,7 @@ fn draw_config(random: &mut Random) -> Config {
     if config.max_size_per_msg == 200 && random.below(2) == 0 {
         config.max_inflight_bytes = 500;
     }
-    let lease = random.below(6) == 0;
+    let lease = random.below(3) == 0;
     if config.check_quorum && lease {
         config.read_only_option = ReadOnlyOption::LeaseBased;
     }

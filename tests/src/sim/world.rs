@@ -206,7 +206,9 @@ impl World {
                         return Ok(());
                     }
                     process.lease.tick();
+                    let before = process.stance_now();
                     process.raw.tick().map_err(broken)?;
+                    world.see_campaign(process, before)?;
                     world.drive(at, process)
                 })
             }
@@ -398,6 +400,10 @@ impl World {
         let stance =
             Stance { term: status.hard_state.term, vote: status.hard_state.vote, role: StateType::Follower, lead: 0 };
         debug_assert!(raw.storage().first_index().is_ok());
+        let mut lease = Lease::default();
+        if self.plan.lease() && !opened.empty {
+            lease.promises();
+        }
         Ok(Process {
             segments: journal.segments(),
             raw,
@@ -412,7 +418,7 @@ impl World {
             stance,
             elected_in: 0,
             commit_seen: index,
-            lease: Lease::default(),
+            lease,
             quota: Quota::default(),
             transferee: 0,
             writing: None,
@@ -423,6 +429,7 @@ impl World {
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             waiting: 0,
+            heard: 0,
         })
     }
 
@@ -431,6 +438,13 @@ impl World {
         let leads = |at: &usize| self.machines[*at].process.as_ref().is_some_and(|process| process.leads());
         let leaders = (0..self.machines.len()).filter(leads);
         leaders.max_by_key(|at| self.machines[*at].process.as_ref().map(|process| process.stance.term))
+    }
+
+    /// Who leads in the lowest term: if there are two, it has been deposed and does not know.
+    pub(super) fn oldest_leader(&self) -> Option<usize> {
+        let leads = |at: &usize| self.machines[*at].process.as_ref().is_some_and(|process| process.leads());
+        let leaders = (0..self.machines.len()).filter(leads);
+        leaders.min_by_key(|at| self.machines[*at].process.as_ref().map(|process| process.stance.term))
     }
 
     fn trace_event(&mut self, event: &Event) {

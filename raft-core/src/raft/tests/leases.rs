@@ -89,6 +89,9 @@ fn a_promise_outlives_the_leader_s_name_and_the_term() {
     let request = Message { index: 9, log_term: 5, ..message(MsgVote, 2, 6) };
     one.ticks(9);
     assert_eq!(one.hear(request.clone()), []);
+    let of_its_term = Message { term: 5, ..request.clone() };
+    let answers = one.hear(of_its_term.clone());
+    assert!(kinds(&answers) == [MsgVoteResp] && answers[0].reject, "the term alone frees nobody");
     one.step(Message { from: 3, ..Message::of(MsgHup) }).unwrap();
     assert_eq!((one.term, one.state), (5, StateType::Follower), "nor does it stand itself");
     one.ticks(1);

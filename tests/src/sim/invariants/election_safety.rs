@@ -17,6 +17,11 @@ impl ElectionSafety {
         ensure("election safety", leader == id, || format!("nodes {leader} and {id} both lead in term {term}"))
     }
 
+    /// The latest term that had a leader; 0 if there was none.
+    pub fn newest(&self) -> u64 {
+        self.leaders.last_key_value().map_or(0, |(term, _)| *term)
+    }
+
     /// How many terms had a leader.
     pub fn count(&self) -> usize {
         self.leaders.len()
@@ -34,6 +39,6 @@ mod tests {
         assert_eq!(safety.leads(3, 1), Ok(()));
         assert_eq!(safety.leads(4, 2), Ok(()));
         assert!(safety.leads(3, 2).is_err());
-        assert_eq!(safety.count(), 2);
+        assert_eq!((safety.count(), safety.newest()), (2, 4));
     }
 }

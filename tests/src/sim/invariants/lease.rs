@@ -1,7 +1,11 @@
 //! Leases: who has heard from a leader within an election timeout does not help to depose it, and a leader that has not
 //! heard from a quorum for two of them leads no more. Thesis §4.2.3 and §6.2; etcd `raft.go`, checkQuorum.
 //!
-//! What leases are worth to readers is not looked at here: stale reads show in `read_index` and `linearizability`.
+//! Where reads rely on leases, two rules more. Who has answered a heartbeat, or has just started, keeps its promise for an
+//! election timeout of its own ticks: whatever happens to it meanwhile, it votes for nobody and does not stand itself.
+//! And a leader that answers a read without asking anybody is the newest leader there is. Thesis §6.4.1;
+//! `raft-core/src/raft/lease.rs`. The second rule is looked at in every history: a leader without a lease may answer so
+//! if it is the only voter.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +27,8 @@ pub struct Lease {
     heard: BTreeMap<u64, u64>,
     /// When it began to lead, or to lead under this configuration, or was last asked to hand over.
     since: Option<u64>,
+    /// When it last made the promise that reads rely on.
+    promised: Option<u64>,
 }
 
 /// What a node is, as far as it matters here.
@@ -63,6 +69,31 @@ impl Lease {
     /// It leads and is asked to hand over: as in etcd, that restarts the clock by which it checks for a quorum.
     pub fn restarts(&mut self) {
         self.since = Some(self.ticks);
+    }
+
+    /// It answers a heartbeat on which a lease may rest, or it starts and may have done so before.
+    pub fn promises(&mut self) {
+        self.promised = Some(self.ticks);
+    }
+
+    /// Whether the promise stands.
+    pub fn is_promised(&self, election_tick: usize) -> bool {
+        self.promised.is_some_and(|at| self.ticks - at < election_tick as u64)
+    }
+
+    /// It stands for election, and not because its leader asked it to.
+    pub fn check_campaign(&self, id: u64, election_tick: usize) -> Verdict {
+        ensure(NAME, !self.is_promised(election_tick), || {
+            format!("node {id} campaigns and has promised a leader not to: {self:?}")
+        })
+    }
+
+    /// A leader of `term` answered a read and heard from nobody since it was asked; `newest` is the latest term that ever
+    /// had a leader.
+    pub fn check_read(id: u64, term: u64, newest: u64) -> Verdict {
+        ensure(NAME, newest <= term, || {
+            format!("node {id}, which leads term {term}, answers a read alone, and term {newest} has a leader")
+        })
     }
 
     /// Whether it must ignore requests for its vote.
@@ -115,6 +146,19 @@ mod tests {
         assert!(!lease.holds(before, 10));
         assert_eq!(Lease::check_request(1, before, before), Ok(()));
         assert!(Lease::check_request(1, before, Stance { term: 4, vote: 0, lead: 0, ..before }).is_err());
+    }
+
+    #[test]
+    fn a_broken_promise_and_a_lease_that_is_over_are_found() {
+        let mut lease = Lease::default();
+        assert!(!lease.is_promised(10));
+        lease.promises();
+        (0..9).for_each(|_| lease.tick());
+        assert!(lease.is_promised(10) && lease.check_campaign(1, 10).is_err());
+        lease.tick();
+        assert_eq!(lease.check_campaign(1, 10), Ok(()));
+        assert_eq!(Lease::check_read(1, 7, 7), Ok(()));
+        assert!(Lease::check_read(1, 7, 8).is_err());
     }
 
     #[test]
