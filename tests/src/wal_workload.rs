@@ -229,6 +229,22 @@ impl Workload {
         (self.steps.len(), log.sync().err())
     }
 
+    /// Goes on with an opened log that holds `steps` of them: the next one is done as if for the first time, byte for byte
+    /// what a crash may have taken, and synced. After that the log must hold it, and nothing that lay behind it before.
+    pub fn redo(&self, disk: &FaultDisk, (mut log, snapshots): (Wal, SnapshotDir), steps: usize) -> Result<(), String> {
+        let Some(step) = self.steps.get(steps) else { return Ok(()) };
+        do_step(&mut log, &snapshots, step, &self.steps[..steps])
+            .and_then(|()| log.sync())
+            .map_err(|error| format!("the log does not go on: {error}"))?;
+        drop((log, snapshots));
+        let (_, recovered, _) =
+            self.open(&disk.after_power_failure()).map_err(|error| format!("it cannot be opened again: {error}"))?;
+        match Expected::of(&recovered) == *self.after(steps + 1) {
+            true => Ok(()),
+            false => Err(format!("step {} was done again, and the log holds something else", steps + 1)),
+        }
+    }
+
     /// Opens a new log in a real directory and does everything.
     pub fn run_in(&self, dir: &Path) -> Result<(), WalError> {
         let snapshots = SnapshotDir::open(&dir.join("snap"))?;

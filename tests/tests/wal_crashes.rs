@@ -57,6 +57,10 @@ fn check(workload: &Workload, moment: &Moment, image: &Image, count: &mut Count,
         assert!(!recovered.needs_snapshot(), "{}", context());
     }
     if !deep {
+        // What was lost comes once more.
+        if recovered.torn.is_some() && count.torn % 8 == 0 {
+            workload.redo(&disk, (log, snapshots), steps).unwrap_or_else(|what| panic!("{}: {what}", context()));
+        }
         return;
     }
     last_cannot_vanish(image, &context());
