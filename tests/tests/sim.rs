@@ -46,6 +46,7 @@ fn seeds_that_found_mistakes_find_none_any_more() {
         147,     // a leader trusted its lease for longer than its followers kept to it
         101_852, // a new voter had the longest log and did not know that it was a voter: nobody could win
         200_968, // a voter's term stayed behind: nobody told it, and a removed node went on raising the other's
+        610,     // none: a failure that a killed process had not been told of came up when the next one opened its log
         305_358, // none: a log of thousands that went entry by entry needed longer than the bound allowed for
     ] {
         if let Err(failure) = run(&Order::new(seed)) {

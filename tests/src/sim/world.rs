@@ -128,6 +128,7 @@ impl World {
                 process: None,
                 nothing_lost: true,
                 armed: false,
+                failed_unseen: false,
                 tick_ms,
                 paused_until: 0,
                 inbox: VecDeque::new(),
@@ -268,7 +269,8 @@ impl World {
                     self.go_down(at, Some(process), true);
                     return Ok(());
                 }
-                if !disk.has_failed() {
+                let known = disk.has_failed() || std::mem::take(&mut self.machines[at].failed_unseen);
+                if !known {
                     return Err(Violation { invariant: "no fault of its own", what: failure.0 });
                 }
                 sometimes!(self.marks, SyncFailed);
@@ -284,7 +286,7 @@ impl World {
         let process = process.or_else(|| self.machines[at].process.take());
         let machine = &mut self.machines[at];
         machine.boot += 1;
-        let failed = machine.disk.has_failed() || machine.disk.is_cut_off();
+        let (failed, cut_off) = (machine.disk.has_failed(), machine.disk.is_cut_off());
         // Whatever it would still do when it is dropped does not happen.
         machine.disk.cut_off(0);
         drop(process);
@@ -294,7 +296,8 @@ impl World {
         } else {
             machine.disk.after_kill()
         };
-        machine.nothing_lost = !power && !failed;
+        machine.nothing_lost = !power && !failed && !cut_off;
+        machine.failed_unseen = !power && failed;
         machine.armed = false;
         machine.woken = false;
         machine.paused_until = 0;
@@ -326,7 +329,7 @@ impl World {
             return Ok(());
         }
         disk.cut_off(u64::MAX);
-        if opened.is_err() && disk.has_failed() {
+        if opened.is_err() && (disk.has_failed() || std::mem::take(&mut self.machines[at].failed_unseen)) {
             sometimes!(self.marks, RecoveryFailed);
             let power = self.fault_random[Fault::FailedSync as usize].below(2) == 0;
             drop(opened);
