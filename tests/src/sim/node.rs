@@ -31,7 +31,8 @@ pub(super) struct Machine {
     pub(super) nothing_lost: bool,
     /// A fault is armed on the disk.
     pub(super) armed: bool,
-    /// The disk failed under a process that was killed: what it could not write back, the system may tell the next one.
+    /// The disk failed, and the process could bear it: what was not written back then, the system may tell later, also to
+    /// the next process.
     pub(super) failed_unseen: bool,
     pub(super) tick_ms: u64,
     pub(super) paused_until: u64,

@@ -258,6 +258,7 @@ impl World {
                 self.machines[at].process = Some(process);
                 if self.machines[at].armed && self.machines[at].disk.has_failed() {
                     self.machines[at].armed = false;
+                    self.machines[at].failed_unseen = true;
                     sometimes!(self.marks, DiskFailureSurvived);
                 }
                 Ok(())
@@ -297,7 +298,7 @@ impl World {
             machine.disk.after_kill()
         };
         machine.nothing_lost = !power && !failed && !cut_off;
-        machine.failed_unseen = !power && failed;
+        machine.failed_unseen = !power && (failed || machine.failed_unseen);
         machine.armed = false;
         machine.woken = false;
         machine.paused_until = 0;
