@@ -1,6 +1,7 @@
 //! Real processes, everything going wrong, and nothing that clients saw is impossible on one machine.
 #![forbid(unsafe_code)]
 
+use tests::black_box::small_disk::SmallDisk;
 use tests::black_box::{clients::Reads, run, Counts, SHAPES};
 
 /// One of each kind of cluster.
@@ -34,9 +35,18 @@ fn what_clients_see_in_200_histories_is_linearizable() {
     let histories = number("BLACK_BOX_HISTORIES", 220);
     let counts = all_are_linearizable(histories);
     assert!(counts.operations >= 500 * histories, "the clients have hardly asked: {counts}");
-    for (what, count) in [("kill", counts.kills), ("pause", counts.pauses), ("partition", counts.partitions)] {
+    let faults = [
+        ("kill", counts.kills),
+        ("pause", counts.pauses),
+        ("partition", counts.partitions),
+        ("bad network", counts.bad_networks),
+    ];
+    for (what, count) in faults {
         assert!(count >= histories / 10, "hardly any {what}: {counts}");
     }
+    // Two settings of five have disks that can be full, unless this process may not mount any.
+    let can_mount = tempfile::tempdir().is_ok_and(|folder| SmallDisk::mount(&folder.path().join("disk")).is_some());
+    assert!(!can_mount || counts.full_disks >= histories / 100, "hardly any full disk: {counts}");
 }
 
 /// Without this, nothing would be proved by the tests above. Reads from a node's own copy are not linearizable, and clients

@@ -6,16 +6,18 @@ use std::process::ExitCode;
 
 use tests::model::{scenarios, search, story, Limits, Scenario};
 
-const USAGE: &str = "usage: model [--scenario NAME] [--states N] [--threads N] [--replay PATH]
+const USAGE: &str = "usage: model [--scenario NAME] [--states N] [--threads N] [--least N] [--replay PATH]
 
 Searches all scenarios, or one, breadth-first until there are N states (default 150000) or no more to be had.
 Ends with code 1 and the shortest story if an invariant is broken. --replay plays such a story again.
+--least N fails unless there are so many different states in all scenarios together.
 --list names the scenarios with their bounds.
 ";
 
 struct Options {
     scenario: Option<String>,
     limits: Limits,
+    least: usize,
     replay: Option<String>,
     list: bool,
 }
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
 fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = Limits { states: 150_000, threads };
-    let mut options = Options { scenario: None, limits, replay: None, list: false };
+    let mut options = Options { scenario: None, limits, least: 0, replay: None, list: false };
     while let Some(word) = words.next() {
         if word == "--list" {
             options.list = true;
@@ -44,6 +46,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--scenario" => options.scenario = Some(value()?),
             "--replay" => options.replay = Some(value()?),
             "--states" => options.limits.states = number(&value()?)?,
+            "--least" => options.least = number(&value()?)?,
             "--threads" => options.limits.threads = number(&value()?)?,
             _ => return Err(USAGE.to_string()),
         }
@@ -75,10 +78,10 @@ fn run(options: Options) -> Result<ExitCode, String> {
         print!("{}", story::tell(first, &story::parse_path(path)?)?);
         return Ok(ExitCode::SUCCESS);
     }
-    search_all(&chosen, options.limits)
+    search_all(&chosen, options.limits, options.least)
 }
 
-fn search_all(chosen: &[Scenario], limits: Limits) -> Result<ExitCode, String> {
+fn search_all(chosen: &[Scenario], limits: Limits, least: usize) -> Result<ExitCode, String> {
     let (mut states, mut transitions, mut violations) = (0, 0, 0);
     for scenario in chosen {
         println!("{}", story::bounds(scenario));
@@ -92,5 +95,8 @@ fn search_all(chosen: &[Scenario], limits: Limits) -> Result<ExitCode, String> {
         transitions += report.transitions;
     }
     println!("model scenarios={} states={states} transitions={transitions} violations={violations}", chosen.len());
-    Ok(if violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if states < least {
+        println!("too little to prove anything: {states} states of {least}");
+    }
+    Ok(if violations == 0 && states >= least { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,12 +9,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tests::sim::campaign::{shrink, Campaign};
+use tests::sim::campaign::{shrink, Campaign, Summary};
 use tests::sim::plan::{Fault, FaultSet, Order, FAULTS};
 
 const USAGE: &str =
     "usage: sim [--seeds N | --seed S] [--first S] [--nodes LOW..HIGH] [--ticks T] [--without FAULT,...]
-           [--minutes M] [--threads N] [--marks] [--log]
+           [--minutes M] [--threads N] [--marks] [--least FIGURE=N,...] [--log]
 
   --seeds N        how many seeds to run (100, or without end if there is a time)
   --first S        the first of them (0)
@@ -25,6 +25,7 @@ const USAGE: &str =
   --minutes M      begin no new seed after M minutes
   --threads N      threads (as many as there are cores)
   --marks          fail unless every place was reached
+  --least F=N,...  fail unless the figure (hours, messages or crashes) is at least N
   --log            print what happens, and what raft-core and wal say to it (for one seed)
 
 Prints one line about what ran. A failure is printed with the command that runs it again, then shrunk.";
@@ -49,7 +50,17 @@ impl log::Log for Logger {
 struct Arguments {
     campaign: Campaign,
     marks: bool,
+    least: Vec<(Figure, u64)>,
 }
+
+/// A figure of the last line for which there can be a least, with its name.
+type Figure = (&'static str, fn(&Summary) -> u64);
+
+const FIGURES: [Figure; 3] = [
+    ("hours", |summary| summary.cluster_hours() as u64),
+    ("messages", |summary| summary.stats.messages),
+    ("crashes", |summary| summary.stats.crashes),
+];
 
 fn main() -> ExitCode {
     let names: Vec<&str> = FAULTS.iter().map(|(_, name)| *name).collect();
@@ -70,6 +81,12 @@ fn main() -> ExitCode {
     match arguments.campaign.run() {
         Ok(summary) => {
             println!("{summary}");
+            let too_few = arguments.least.iter().filter(|((_, figure), least)| figure(&summary) < *least);
+            let too_few: Vec<String> = too_few.map(|((name, _), least)| format!("{name} below {least}")).collect();
+            if !too_few.is_empty() {
+                println!("too little to prove anything: {}", too_few.join(", "));
+                return ExitCode::FAILURE;
+            }
             let missing = summary.marks.missing();
             if arguments.marks && !missing.is_empty() {
                 println!("never reached:\n  {}", missing.join("\n  "));
@@ -99,7 +116,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let order = Order::new(0);
     let mut campaign = Campaign { first_seed: 0, seeds: 0, order, threads, time: None };
-    let (mut seeds, mut marks) = (None, false);
+    let (mut seeds, mut marks, mut least) = (None, false, Vec::new());
     while let Some(word) = words.next() {
         if word == "--log" {
             log::set_logger(&LOGGER).map_err(|error| error.to_string())?;
@@ -121,12 +138,13 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--ticks" => campaign.order.ticks = number()?,
             "--minutes" => campaign.time = Some(Duration::from_secs(60 * number()?)),
             "--threads" => campaign.threads = number()? as usize,
+            "--least" => least = figures(&value)?,
             "--without" => campaign.order.without = faults(&value)?,
             _ => return Err(format!("there is no {word}")),
         }
     }
     campaign.seeds = seeds.unwrap_or(if campaign.time.is_some() { u64::MAX } else { 100 });
-    Ok(Arguments { campaign, marks })
+    Ok(Arguments { campaign, marks, least })
 }
 
 fn range(text: &str) -> Result<(u64, u64), String> {
@@ -135,6 +153,17 @@ fn range(text: &str) -> Result<(u64, u64), String> {
         (Ok(low), Ok(high)) if 1 <= low && low <= high && high <= 15 => Ok((low, high)),
         _ => Err(format!("--nodes needs a range like 3..7, from 1 to 15, not {text}")),
     }
+}
+
+fn figures(text: &str) -> Result<Vec<(Figure, u64)>, String> {
+    let figure = |word: &str| {
+        let (name, least) = word.split_once('=')?;
+        let figure = FIGURES.into_iter().find(|(known, _)| *known == name)?;
+        Some((figure, least.parse().ok()?))
+    };
+    let each = text.split(',');
+    each.map(|word| figure(word).ok_or_else(|| format!("--least needs hours=N, messages=N or crashes=N, not {word}")))
+        .collect()
 }
 
 fn faults(text: &str) -> Result<FaultSet, String> {
