@@ -17,7 +17,7 @@
 //! in full and is being loaded is not disturbed. So a node never holds more than one store beside its own.
 //!
 //! **Who comes first.** Anybody may send a snapshot: a newcomer need not know the leader yet. But a stranger's must not
-//! keep a member's out, nor push it aside. So a sender gives way to another of better [`Standing`], and never to one of
+//! keep a member's out, nor push it aside. So a sender gives way to another of better `Standing`, and never to one of
 //! worse. And what it said of itself is compared once more before its snapshot counts: this node may have learned since
 //! who is who.
 //!
