@@ -36,19 +36,20 @@ pub(super) async fn probe(link: Arc<Link>) {
         ticks.tick().await;
         let began = Instant::now();
         let answer = timeout(ANSWER_TIMEOUT, ask(&link)).await;
-        match &answer {
-            Ok(Ok(())) => link.metrics.round_trip.observe(began.elapsed()),
-            // Posts alone would not tell: perhaps there is nothing to be posted.
-            _ => link.note_inactive(Channel::Post, &"it does not answer a probe"),
-        }
-        match answer {
-            Ok(Ok(())) if began.elapsed() >= SLOW => {
-                log::warn!("peer {} at {} took {:?} to answer a probe", link.id, link.url, began.elapsed());
+        let took = began.elapsed();
+        let reason = match answer {
+            Ok(Ok(())) => {
+                link.metrics.round_trip.observe(took);
+                if took >= SLOW {
+                    log::warn!("peer {} at {} took {took:?} to answer a probe", link.id, link.url);
+                }
+                continue;
             }
-            Ok(Ok(())) => log::trace!("peer {} answered a probe in {:?}", link.id, began.elapsed()),
-            Ok(Err(reason)) => log::debug!("peer {} cannot be probed: {reason}", link.id),
-            Err(_) => log::debug!("peer {} did not answer a probe within {ANSWER_TIMEOUT:?}", link.id),
-        }
+            Ok(Err(reason)) => reason,
+            Err(_) => format!("nothing within {ANSWER_TIMEOUT:?}"),
+        };
+        // Posts alone would not tell: perhaps there is nothing to be posted.
+        link.note_inactive(Channel::Post, &format_args!("it does not answer a probe: {reason}"));
     }
 }
 
