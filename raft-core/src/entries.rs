@@ -252,7 +252,10 @@ impl Runs {
             }
         }
         let count = crate::storage::count_within(self.iter_from(low).take(wanted), max_bytes);
-        self.iter_from(low).take(count).cloned().collect()
+        // The iterator cannot tell how many there will be.
+        let mut copied = Vec::with_capacity(count);
+        copied.extend(self.iter_from(low).take(count).cloned());
+        copied.into()
     }
 
     /// The entries from index `low` on, as one run from now on.

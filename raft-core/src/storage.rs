@@ -271,13 +271,15 @@ const MAX_OVERHEAD_BYTES: u64 = 50;
 
 /// How many of `entries`, from the start, encode to at most `max_bytes` together; one at least if there is any.
 pub(crate) fn count_within<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, max_bytes: u64) -> usize {
-    // Mostly all of them do, which is seen without encoding any.
+    // Mostly all of them do, which is seen without encoding any. What is asked for may be the rest of a long log, so
+    // nothing is looked at far behind the limit.
     let (mut all, mut at_most) = (0, 0u64);
-    for entry in entries.clone() {
+    let all_fit = entries.clone().all(|entry| {
         all += 1;
         at_most = at_most.saturating_add(MAX_OVERHEAD_BYTES + entry.data.len() as u64);
-    }
-    if at_most <= max_bytes {
+        at_most <= max_bytes
+    });
+    if all_fit {
         return all;
     }
     let mut size = 0u64;

@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use super::*;
 use crate::pb::SnapshotMetadata;
 
@@ -173,6 +175,17 @@ fn limits_count_encoded_bytes_and_let_one_pass() {
     }
     assert_eq!((count_within([].iter(), 0), payload_size(&some)), (0, 0), "empty entries weigh nothing as payload");
     assert_eq!(payload_size(&[Entry::normal("abc"), Entry::default(), Entry::normal("d")]), 4);
+}
+
+/// A leader asks for the rest of the log with each message to a follower that is far behind, and gets a message full.
+#[test]
+fn what_is_far_behind_the_limit_is_not_looked_at() {
+    let some = entries(1, &[1; 1000]);
+    let size = encoded_size(&some[..1]);
+    let looked_at = Cell::new(0);
+    let counted = some.iter().inspect(|_| looked_at.set(looked_at.get() + 1));
+    assert_eq!(count_within(counted, 10 * size), 10);
+    assert!(looked_at.get() < 30, "{}", looked_at.get());
 }
 
 #[test]
