@@ -6,7 +6,8 @@
 //!
 //! - *This process, through a second map of the same file.* Every map claims its file (device and inode) in a table of
 //!   the whole process: one writer or any number of readers, never both. Safe code cannot get a shared slice of a file
-//!   that is being stored into.
+//!   that is being stored into. [`Disk::prefill`] has a map of its own and borrows the writer's, and asks the system for
+//!   the pages of both; it reads and stores no byte through either.
 //! - *Another process.* A file can be mapped only while its directory is locked by this process, exclusively: [`Disk::map`]
 //!   and the others look that up. A map for storing keeps the lock for as long as it lives. A map for reading may outlive
 //!   it, because entries do; so nothing that anyone stores into again may be read in place, and the log copies what it may
@@ -28,6 +29,10 @@
 //! a block that was only allocated takes a journal commit, to note that the block holds data now. [`Disk::prefill`]
 //! takes these costs ahead of the writer, in the background: it brings the pages in, one by one, and writes their zeros
 //! out. Syncs of 4 KiB and 64 KiB then take little more than half of the time; every byte of the log is written twice.
+//! Writing a page out takes the right to store into it, and the next store asks for it back: 2 microseconds a page. So
+//! [`Disk::prefill`] asks for it in the writer's map, afterwards. Such pages count as changed, but hold the zeros that
+//! are on the disk already: whether and when the system writes them out once more changes nothing, and the writer's syncs,
+//! which are of ranges, do not wait for it.
 //!
 //! **Copy on write.** A file system that never overwrites a block in place (btrfs, ZFS, bcachefs) keeps `fallocate`'s
 //! promise for the first write of each block only, and prefilling is that first write. There a full disk shows when a
@@ -55,7 +60,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
-use memmap2::{Advice, Mmap, MmapMut, MmapOptions};
+use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
 use rustix::fs::{Advice as FileAdvice, FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
@@ -72,7 +77,8 @@ pub struct OsDisk;
 
 /// How often, and for what, a file is mapped by this process.
 enum Use {
-    Writer,
+    /// Once, to be stored into.
+    Writer(Weak<Stored>),
     Readers(usize),
 }
 
@@ -113,7 +119,7 @@ impl Claim {
         let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
         match mapped.entry(key) {
             Slot::Vacant(slot) => {
-                slot.insert(if writer { Use::Writer } else { Use::Readers(1) });
+                slot.insert(if writer { Use::Writer(Weak::new()) } else { Use::Readers(1) });
             }
             Slot::Occupied(mut slot) => match slot.get_mut() {
                 Use::Readers(count) if !writer => *count += 1,
@@ -151,14 +157,21 @@ impl AsRef<[u8]> for Reading {
     }
 }
 
-/// A segment, mapped for storing.
-struct Writing {
-    map: MmapMut,
-    // The pages that can be stored into without asking the file system; a sync takes that away again.
-    ready: Range<usize>,
-    _claim: Claim,
+/// The map of a segment that is stored into.
+struct Stored {
+    // Before the claim: fields are dropped in this order.
+    map: MmapRaw,
+    claim: Claim,
     // Last, so that nobody else has the directory while the map lives.
     _lock: DirLock,
+}
+
+/// The one who stores into it.
+struct Writing {
+    /// Shared for moments with [`Disk::prefill`], which never touches a byte of it.
+    file: Arc<Stored>,
+    /// The pages that can be stored into without asking the file system; a sync takes that away again.
+    ready: Range<usize>,
 }
 
 #[allow(unsafe_code)]
@@ -171,15 +184,25 @@ fn map_for_reading(file: &File, _lock: &DirLock) -> io::Result<Reading> {
     Ok(Reading { map, _claim: claim })
 }
 
-#[allow(unsafe_code)]
 fn map_for_writing(file: &File, lock: DirLock) -> io::Result<Writing> {
     let claim = Claim::take(file, true)?;
-    // SAFETY: the claim makes this the only map of the file in this process, the lock, which lives as long as the map,
-    // keeps others away, and nothing truncates or writes to a file that is mapped (see the module's essay).
-    let map = unsafe { MmapOptions::new().map_mut(file)? };
+    let map = MmapOptions::new().map_raw(file)?;
     // No reading ahead, see "Costs". Only a hint.
     let _ = map.advise(Advice::Random);
-    Ok(Writing { map, ready: 0..0, _claim: claim, _lock: lock })
+    let file = Arc::new(Stored { map, claim, _lock: lock });
+    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    mapped.insert(file.claim.0, Use::Writer(Arc::downgrade(&file)));
+    Ok(Writing { file, ready: 0..0 })
+}
+
+/// The map of a file that this process stores into, if it does.
+fn map_of(file: &File) -> io::Result<Option<Arc<Stored>>> {
+    let key = key_of(file)?;
+    let mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(match mapped.get(&key) {
+        Some(Use::Writer(stored)) => stored.upgrade(),
+        _ => None,
+    })
 }
 
 /// `EINVAL` of an old kernel (before 5.14) that cannot populate: then pages come in as they are touched.
@@ -299,7 +322,14 @@ impl Disk for OsDisk {
         let map = MmapOptions::new().map_raw(&file)?;
         let _ = map.advise(Advice::Random);
         unless_unsupported(map.advise_range(Advice::PopulateWrite, range.start, range.len()))?;
-        map.flush_range(range.start, range.len())
+        map.flush_range(range.start, range.len())?;
+        // The writer's pages, so that it need not wait for them. Nobody syncs them until it has stored something there.
+        match map_of(&file)? {
+            Some(stored) => {
+                unless_unsupported(stored.map.advise_range(Advice::PopulateWrite, range.start, range.len()))
+            }
+            None => Ok(()),
+        }
     }
 
     fn read(&self, path: &Path) -> io::Result<Bytes> {
@@ -355,27 +385,35 @@ impl Disk for OsDisk {
 
 impl Region for Writing {
     fn len_bytes(&self) -> usize {
-        self.map.len()
+        self.file.map.len()
     }
 
+    #[allow(unsafe_code)]
     fn slice_mut(&mut self, range: Range<usize>) -> io::Result<&mut [u8]> {
-        if range.start > range.end || range.end > self.map.len() {
+        let map = &self.file.map;
+        if range.start > range.end || range.end > map.len() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         if range.start < self.ready.start || range.end > self.ready.end {
-            unless_unsupported(self.map.advise_range(Advice::PopulateWrite, range.start, range.len()))?;
+            unless_unsupported(map.advise_range(Advice::PopulateWrite, range.start, range.len()))?;
             let start = range.start / PAGE_BYTES * PAGE_BYTES;
-            let end = range.end.next_multiple_of(PAGE_BYTES).min(self.map.len());
+            let end = range.end.next_multiple_of(PAGE_BYTES).min(map.len());
             self.ready = if start == self.ready.end { self.ready.start..end } else { start..end };
         }
-        Ok(&mut self.map[range])
+        // SAFETY: the range lies in the map, which lives longer than the slice, since `self` holds it and is borrowed. The
+        // slice is the only one: `self` is borrowed mutably, the claim makes this the only map of the file in this
+        // process through which anything is read or stored, and whoever else holds it touches no byte (`map_of`, used in
+        // `prefill` only). The lock, which lives as long as the map, keeps other processes away, and nothing truncates or
+        // writes to a file that is mapped (see the module's essay). Any bytes are a valid `[u8]`.
+        Ok(unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().add(range.start), range.len()) })
     }
 
     fn sync(&mut self, range: Range<usize>) -> io::Result<()> {
         self.ready = 0..0;
-        // msync of the range, not fdatasync: that would write back the watermark's page each time too.
+        // msync of the range, not fdatasync: that would write back the watermark's page each time too, and the zeros that
+        // `prefill` has made ready.
         loop {
-            match self.map.flush_range(range.start, range.len()) {
+            match self.file.map.flush_range(range.start, range.len()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => return other,
             }
