@@ -1,7 +1,8 @@
 //! `raftexample wal dump|verify|repair`: the log for people who have to look at it.
 //!
 //! What is found, and what a repair would do, is worked out in [`wal::tool`]; here it becomes lines, JSON and exit codes:
-//! 0 the log is sound (or was repaired), 1 it cannot be read (no such directory, in use, not a log), 2 it is damaged.
+//! 0 the log is sound (or was repaired), 1 it cannot be read (no such directory, in use, not a log, written by another
+//! version), 2 it is damaged.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
@@ -14,6 +15,12 @@ use wal::tool::{damaged_record, plan_repair, verify, walk, Held, Item};
 use wal::{Recovered, WalError};
 
 const DAMAGED: u8 = 2;
+
+/// Whether what is wrong is wrong with the log, and not with the question.
+fn is_damage(error: &WalError) -> bool {
+    matches!(error, WalError::Damaged { .. } | WalError::Missing { .. } | WalError::Unreadable { .. })
+}
+
 /// A log longer than this shows how far its reading and checking are, when stderr is a terminal.
 const PROGRESS_FROM_BYTES: u64 = 256 << 20;
 
@@ -21,7 +28,8 @@ const PROGRESS_FROM_BYTES: u64 = 256 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 #[command(after_help = "\
 Exit codes: 0 the log is sound (or was repaired), 1 it cannot be read (no such directory, in use, not a
-log), 2 it is damaged (a repair without --yes has shown what it would do), or the command line is wrong.
+log, written by another version), 2 it is damaged (a repair without --yes has shown what it would do, or no
+repair is possible), or the command line is wrong.
 DIR is the folder with the *.wal files, or the node's data folder above it. The node must be stopped.")]
 pub enum WalTask {
     /// Print every batch and record: offset, kind, index, term, checksum verdict
@@ -145,7 +153,11 @@ fn dump(dir: &std::path::Path, as_json: bool) -> Result<ExitCode, Failure> {
         false => writeln!(out, "verdict: {line}")?,
     }
     out.flush()?;
-    Ok(if verdict.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(DAMAGED) })
+    Ok(match verdict {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) if is_damage(&error) => ExitCode::from(DAMAGED),
+        Err(_) => ExitCode::FAILURE,
+    })
 }
 
 /// A bar that grows in one line of a terminal. Nothing at all for anything else, or for what is done at once.
@@ -208,6 +220,9 @@ fn line_of(item: &Item) -> String {
         Item::BadRecord { offset, known: Some(record) } => format!("  {offset:>10}    {}  BAD", name_of(*record)),
         Item::BadRecord { offset, known: None } => format!("  {offset:>10}    a record of unknown kind  BAD"),
         Item::LeftBehind { offset, until } => format!("  {offset:>10}  left      unacknowledged, up to {until}"),
+        Item::Gap { offset, until, what } => {
+            format!("  {offset:>10}  THE DISK FAILS TO READ THIS, up to {until}: {what}")
+        }
         Item::Unreadable { offset, until } => format!("  {offset:>10}  UNREADABLE up to {until}"),
     }
 }
@@ -231,6 +246,9 @@ fn json_of(item: &Item) -> Value {
             "term": known.map(|(_, term, _)| term), "index": known.map(|(.., index)| index), "valid": false,
         }),
         Item::LeftBehind { offset, until } => json!({ "what": "left behind", "offset": offset, "until": until }),
+        Item::Gap { offset, until, what } => {
+            json!({ "what": "disk failure", "offset": offset, "until": until, "text": what })
+        }
         Item::Unreadable { offset, until } => json!({ "what": "unreadable", "offset": offset, "until": until }),
     }
 }
@@ -257,10 +275,11 @@ fn check(dir: &std::path::Path) -> Result<ExitCode, Failure> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) => {
+        Err(error) if is_damage(&error) => {
             writeln!(out, "damaged: {}", describe_damage(&held, &error))?;
             Ok(ExitCode::from(DAMAGED))
         }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -270,15 +289,27 @@ fn repair(dir: &std::path::Path, yes: bool) -> Result<ExitCode, Failure> {
     let mut progress = Progress::on_stderr("checking", held.len_bytes());
     let plan = plan_repair(&held, &mut |done| progress.show(done));
     progress.finish();
-    let Some(plan) = plan? else {
-        writeln!(out, "the log is sound, nothing to repair")?;
-        return Ok(ExitCode::SUCCESS);
+    let plan = match plan {
+        Ok(Some(plan)) => plan,
+        Ok(None) => {
+            writeln!(out, "the log is sound, nothing to repair")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) if is_damage(&error) => {
+            writeln!(out, "damaged: {error}")?;
+            writeln!(out, "there is nothing that could be cut so that the log opens again")?;
+            return Ok(ExitCode::from(DAMAGED));
+        }
+        Err(error) => return Err(error.into()),
     };
     for damage in &plan.damage {
         writeln!(out, "damage: {damage}")?;
     }
     for (name, offset) in &plan.cut {
         writeln!(out, "cut: {name} from offset {offset} on")?;
+    }
+    for name in &plan.rewritten {
+        writeln!(out, "write anew: {name}, with zeros where it cannot be read")?;
     }
     for name in &plan.set_aside {
         writeln!(out, "set aside: {name}")?;

@@ -62,4 +62,27 @@ fn a_log_is_dumped_verified_and_repaired_from_the_command_line() {
     let nowhere = raftexample(&["dump"], &data.path().join("nowhere"));
     assert_eq!(nowhere.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&nowhere.stderr).contains("no such directory"));
+
+    // Nothing can be cut where not even the beginning is left; and what another version has written is not damaged.
+    let mut bytes = fs::read(&path).expect("the segment");
+    let head = bytes[..16].to_vec();
+    bytes[8..12].copy_from_slice(&7_u32.to_le_bytes());
+    fs::write(&path, &bytes).expect("the segment");
+    for task in ["verify", "dump", "repair"] {
+        let damaged = raftexample(&[task], &dir);
+        assert_eq!(damaged.status.code(), Some(2), "{task}: {}", text(&damaged));
+        assert!(text(&damaged).contains("its header cannot be read"), "{task}: {}", text(&damaged));
+    }
+    let checksum = crc32fast::hash(&bytes[..12]);
+    bytes[12..16].copy_from_slice(&checksum.to_le_bytes());
+    fs::write(&path, &bytes).expect("the segment");
+    for task in ["verify", "dump", "repair"] {
+        let other = raftexample(&[task], &dir);
+        assert_eq!(other.status.code(), Some(1), "{task}: {}", text(&other));
+        let said = text(&other) + &String::from_utf8_lossy(&other.stderr);
+        assert!(said.contains("format version 7") && !said.contains("damaged"), "{task}: {said}");
+    }
+    bytes[..16].copy_from_slice(&head);
+    fs::write(&path, &bytes).expect("the segment");
+    assert_eq!(raftexample(&["verify"], &dir).status.code(), Some(0));
 }

@@ -55,7 +55,8 @@ pub trait Disk: Send + Sync {
         Ok(())
     }
 
-    /// The whole file, to be read in place: one that nobody is going to store into any more. Unreadable media must be an error here, not a fault later.
+    /// The whole file, to be read in place: one that nobody is going to store into any more. Unreadable media must be an
+    /// error here, not a fault later.
     fn read(&self, path: &Path) -> io::Result<Bytes>;
 
     /// Makes durable whatever the caches hold of this file, and lets go of the caches, so that what is read next is
@@ -74,8 +75,8 @@ pub trait Disk: Send + Sync {
     /// Creates a file that must not exist, to be written from front to back.
     fn create_stream(&self, path: &Path) -> io::Result<Box<dyn Sink>>;
 
-    /// Opens a file to be read from front to back.
-    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>>;
+    /// Opens a file to be read from front to back. An error of a read is about the place that the reading has come to.
+    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn Source>>;
 
     /// A number that no other log is likely to have; identifies a new log.
     fn unique(&self) -> u64;
@@ -115,3 +116,8 @@ pub trait Sink: io::Write + Send {
     /// Makes everything written so far durable.
     fn sync(&mut self) -> io::Result<()>;
 }
+
+/// A file that is being read from front to back. What cannot be read may be passed over.
+pub trait Source: io::Read + io::Seek + Send {}
+
+impl<T: io::Read + io::Seek + Send> Source for T {}

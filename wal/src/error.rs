@@ -46,6 +46,15 @@ pub enum WalError {
         /// What is wrong there.
         what: String,
     },
+    /// The disk fails to read a place in a segment. What stands there is not known, so nothing is decided.
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Where in it (bytes from its start).
+        offset: u64,
+        /// The system's reason.
+        what: String,
+    },
     /// Entries are needed that no file in the directory holds.
     Missing {
         /// The directory.
@@ -124,6 +133,13 @@ impl fmt::Display for WalError {
                 "{} is damaged at offset {offset}: {what}; acknowledged data may be gone, so the log is left as it is: \
                  restore the file, or let this node rejoin the cluster under a new id with an empty directory \
                  (`wal verify` shows what can be read)",
+                file.display()
+            ),
+            WalError::Unreadable { file, offset, what } => write!(
+                f,
+                "{} cannot be read at offset {offset}: {what}; the disk fails there, so the log is left as it is: restore \
+                 the file on a sound disk, or let this node rejoin the cluster under a new id with an empty directory \
+                 (`wal dump` shows what can be read)",
                 file.display()
             ),
             WalError::Missing { dir, what } => write!(

@@ -60,6 +60,8 @@
 //! **Versions.** Magic, version and the checksum over both stay where they are for ever, so that any reader can name
 //! the version of any segment.
 
+use std::ops::Range;
+
 use crc32fast::Hasher;
 
 /// The format that this code writes, and the only one it reads.
@@ -165,15 +167,38 @@ pub(crate) struct Record<'a> {
     pub(crate) payload: &'a [u8],
 }
 
-/// A record that was read back and whose checksum was right. `payload` is a range of the segment.
-#[derive(Clone, Debug)]
-pub(crate) struct RecordView {
+/// A record that was read back and whose checksum was right.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordView<'a> {
+    /// Where it stands in its segment.
     pub(crate) offset: usize,
     pub(crate) kind: RecordKind,
     pub(crate) detail: i32,
     pub(crate) term: u64,
     pub(crate) index: u64,
-    pub(crate) payload: std::ops::Range<usize>,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> RecordView<'a> {
+    /// The record at `offset` of a segment, where [`check_body`] has found one.
+    pub(crate) fn read(segment: &'a [u8], offset: usize) -> Option<Self> {
+        let head = segment.get(offset..)?.get(..RECORD_HEADER_BYTES)?;
+        let [number, ..] = get_u32(head, KIND_AT).to_le_bytes();
+        Some(RecordView {
+            offset,
+            kind: RecordKind::from_number(number)?,
+            detail: get_u32(head, DETAIL_AT) as i32,
+            term: get_u64(head, TERM_AT),
+            index: get_u64(head, INDEX_AT),
+            payload: segment.get(offset + RECORD_HEADER_BYTES..)?.get(..get_u32(head, PAYLOAD_BYTES_AT) as usize)?,
+        })
+    }
+
+    /// Where its payload stands in the segment.
+    pub(crate) fn payload_range(&self) -> Range<usize> {
+        let start = self.offset + RECORD_HEADER_BYTES;
+        start..start + self.payload.len()
+    }
 }
 
 /// What a segment header says.
@@ -280,6 +305,12 @@ impl BatchHeader {
         let body = usize::try_from(self.body_bytes).ok()?;
         let end = self.offset.checked_add(BATCH_HEADER_BYTES)?.checked_add(body)?;
         (end <= segment_bytes && body % ALIGNMENT_BYTES == 0).then_some(end)
+    }
+
+    /// The records of a batch that [`check_body`] has found to be sound.
+    pub(crate) fn records<'a>(&self, segment: &'a [u8]) -> impl Iterator<Item = RecordView<'a>> {
+        let end = self.end(segment.len()).unwrap_or(0);
+        records(segment, self.offset + BATCH_HEADER_BYTES..end)
     }
 
     fn encode(&mut self, seed: Seed, bytes: &mut [u8]) {
@@ -406,7 +437,7 @@ impl SealMark {
         SealMark { offset, bytes }
     }
 
-    pub(crate) fn place(&self) -> std::ops::Range<usize> {
+    pub(crate) fn place(&self) -> Range<usize> {
         self.offset..self.offset + BATCH_HEADER_BYTES
     }
 }
@@ -430,76 +461,76 @@ pub(crate) fn read_watermark(segment: &[u8], seed: Seed) -> Option<Watermark> {
     Some(Watermark { end: synced_before, checksum: previous, sealed: flags & FLAG_SEALED != 0 })
 }
 
-/// Reads and checks every record of the batch into `records` (which is cleared first). `false`: something in the body
-/// is not what was written. A kind that this version does not know, under a right checksum, is an `Err` with its
-/// offset.
-pub(crate) fn read_records(
-    segment: &[u8],
-    header: &BatchHeader,
-    seed: Seed,
-    records: &mut Vec<RecordView>,
-) -> Result<bool, usize> {
-    records.clear();
-    let Some(end) = header.end(segment.len()) else { return Ok(false) };
+/// What stands behind a valid batch header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// What was written, and all of it of known kinds.
+    Sound,
+    /// Something that is not what was written. The records that stand before this offset are sound.
+    Broken(usize),
+    /// What was written; but the record at this offset, under a right checksum, is of a kind that this version does not
+    /// know.
+    Unknown(usize),
+}
+
+/// Checks every record of a batch. Keeps none: a log of small ones would be shorter than a list of what is in it.
+pub(crate) fn check_body(segment: &[u8], header: &BatchHeader, seed: Seed) -> Body {
     let mut at = header.offset + BATCH_HEADER_BYTES;
+    let Some(end) = header.end(segment.len()) else { return Body::Broken(at) };
     let mut spine = Hasher::new();
     let mut unknown = None;
     let mut count: u64 = 0;
     while at < end {
         if end - at < RECORD_HEADER_BYTES {
-            return Ok(false);
+            return Body::Broken(unknown.unwrap_or(at));
         }
         let head = &segment[at..at + RECORD_HEADER_BYTES];
         let payload_bytes = get_u32(head, PAYLOAD_BYTES_AT) as usize;
         if payload_bytes > end - at - RECORD_HEADER_BYTES {
-            return Ok(false);
+            return Body::Broken(unknown.unwrap_or(at));
         }
         let payload = at + RECORD_HEADER_BYTES..at + RECORD_HEADER_BYTES + payload_bytes;
         let next = at + record_bytes(payload_bytes);
         if next > end || !is_zero(&segment[payload.end..next]) {
-            return Ok(false);
+            return Body::Broken(unknown.unwrap_or(at));
         }
-        let is_right = get_u32(head, RECORD_CHECKSUM_AT)
-            == checksum(seed, at, &head[PAYLOAD_BYTES_AT..], &segment[payload.clone()]);
+        let is_right =
+            get_u32(head, RECORD_CHECKSUM_AT) == checksum(seed, at, &head[PAYLOAD_BYTES_AT..], &segment[payload]);
         if !(is_right || bug!(ChecksumsIgnored)) {
-            return Ok(false);
+            return Body::Broken(unknown.unwrap_or(at));
         }
         spine.update(head);
         let [number, zeros @ ..] = get_u32(head, KIND_AT).to_le_bytes();
-        match RecordKind::from_number(number).filter(|_| zeros == [0; 3]) {
-            Some(kind) => records.push(RecordView {
-                offset: at,
-                kind,
-                detail: get_u32(head, DETAIL_AT) as i32,
-                term: get_u64(head, TERM_AT),
-                index: get_u64(head, INDEX_AT),
-                payload,
-            }),
-            None => unknown = unknown.or(Some(at)),
+        if RecordKind::from_number(number).is_none() || zeros != [0; 3] {
+            unknown = unknown.or(Some(at));
         }
         count += 1;
         at = next;
     }
-    if spine.finalize() != header.spine || count != u64::from(header.record_count) {
-        return Ok(false);
-    }
     match unknown {
-        Some(at) => Err(at),
-        None => Ok(true),
+        _ if spine.finalize() != header.spine || count != u64::from(header.record_count) => {
+            Body::Broken(unknown.unwrap_or(at))
+        }
+        Some(at) => Body::Unknown(at),
+        None => Body::Sound,
     }
 }
 
-/// Of a batch that [`read_records`] found unreadable behind `good`: where the first record that is not what was written
-/// begins, and what it was if the batch's header still vouches for that, through the spine.
-pub(crate) fn first_bad_record(
-    segment: &[u8],
-    header: &BatchHeader,
-    good: &[RecordView],
-) -> Option<(usize, Option<RecordId>)> {
+/// The records that stand between two offsets of a segment, where [`check_body`] has found sound ones.
+pub(crate) fn records(segment: &[u8], range: Range<usize>) -> impl Iterator<Item = RecordView<'_>> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let record = RecordView::read(segment, at).filter(|_| at < range.end)?;
+        at += record_bytes(record.payload.len());
+        Some(record)
+    })
+}
+
+/// Of a batch that [`check_body`] found to be broken at `bad`: what that record was, if the batch's header still vouches
+/// for it, through the spine.
+pub(crate) fn bad_record(segment: &[u8], header: &BatchHeader, bad: usize) -> Option<RecordId> {
     let end = header.end(segment.len())?;
-    let begin = header.offset + BATCH_HEADER_BYTES;
-    let bad = good.last().map_or(begin, |last| last.offset + record_bytes(last.payload.len()));
-    let (mut at, mut spine, mut found) = (begin, Hasher::new(), None);
+    let (mut at, mut spine, mut found) = (header.offset + BATCH_HEADER_BYTES, Hasher::new(), None);
     while at < end {
         let head = segment.get(at..at + RECORD_HEADER_BYTES)?;
         spine.update(head);
@@ -509,7 +540,7 @@ pub(crate) fn first_bad_record(
         }
         at += record_bytes(get_u32(head, PAYLOAD_BYTES_AT) as usize);
     }
-    Some((bad, found.filter(|_| at == end && spine.finalize() == header.spine)))
+    found.filter(|_| at == end && spine.finalize() == header.spine)
 }
 
 fn checksum(seed: Seed, offset: usize, head: &[u8], payload: &[u8]) -> u32 {
@@ -582,128 +613,4 @@ pub(crate) fn get_u64(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const SEED: Seed = Seed(77);
-
-    fn batch(offset: usize, payloads: &[Vec<u8>]) -> Vec<u8> {
-        let total: usize = payloads.iter().map(|payload| record_bytes(payload.len())).sum();
-        let mut segment = vec![0xEE; offset + BATCH_HEADER_BYTES + total];
-        let placement = Placement { seed: SEED, offset, synced_before: 8, previous: 3 };
-        let records = payloads.iter().enumerate().map(|(number, payload)| Record {
-            kind: RecordKind::Entry,
-            detail: -1,
-            term: 5,
-            index: number as u64,
-            payload,
-        });
-        write_batch(&mut segment[offset..], placement, records);
-        segment
-    }
-
-    proptest! {
-        #[test]
-        fn a_batch_reads_back_as_written(
-            payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..6),
-            at in 0_usize..9,
-        ) {
-            let offset = at * 8;
-            let segment = batch(offset, &payloads);
-            let header = BatchHeader::decode(&segment, offset, SEED).expect("a header");
-            let mut records = Vec::new();
-            prop_assert_eq!(read_records(&segment, &header, SEED, &mut records), Ok(true));
-            prop_assert_eq!(header.end(segment.len()), Some(segment.len()));
-            prop_assert_eq!(records.len(), payloads.len());
-            for (record, payload) in records.iter().zip(&payloads) {
-                prop_assert_eq!(&segment[record.payload.clone()], &payload[..]);
-                prop_assert_eq!((record.kind, record.detail, record.term), (RecordKind::Entry, -1, 5));
-            }
-        }
-
-        #[test]
-        fn arbitrary_bytes_are_never_a_batch_and_never_a_panic(
-            mut bytes in prop::collection::vec(any::<u8>(), 0..300),
-            magic in any::<bool>(),
-            offset in 0_usize..300,
-        ) {
-            if magic && bytes.len() > 4 {
-                bytes[..4].copy_from_slice(&BATCH_MAGIC);
-            }
-            prop_assert_eq!(BatchHeader::decode(&bytes, if magic { 0 } else { offset }, SEED), None);
-            prop_assert!(SegmentHeader::decode(&bytes).is_err());
-        }
-    }
-
-    #[test]
-    fn every_flipped_bit_of_a_batch_is_seen() {
-        let offset = 16;
-        let good = batch(offset, &[vec![1; 5], vec![], vec![2; 64]]);
-        let mut records = Vec::new();
-        for bit in 0..(good.len() - offset) * 8 {
-            let mut bytes = good.clone();
-            bytes[offset + bit / 8] ^= 1 << (bit % 8);
-            let header = BatchHeader::decode(&bytes, offset, SEED);
-            let whole = header.map(|header| read_records(&bytes, &header, SEED, &mut records));
-            assert!(matches!(whole, None | Some(Ok(false))), "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn a_batch_is_valid_in_its_own_place_only() {
-        let bytes = batch(16, &[vec![1; 100]]);
-        assert!(BatchHeader::decode(&bytes, 16, SEED).is_some());
-        assert_eq!(BatchHeader::decode(&bytes, 16, Seed(78)), None);
-        assert_eq!(BatchHeader::decode(&bytes[8..], 8, SEED), None);
-    }
-
-    #[test]
-    fn names_are_read_back_and_nothing_else_is_a_name() {
-        assert_eq!(parse_segment_name(&segment_name(10, 0x4c)), Some((10, 0x4c)));
-        assert_eq!(segment_name(1, 76), "0000000000000001-000000000000004c.wal");
-        assert_eq!(parse_prepared_name(&prepared_name(3)), Some(3));
-        for name in
-            ["1-1.wal", "+000000000000001-0000000000000001.wal", "000000000000000A-0000000000000001.wal", ".wal", ""]
-        {
-            assert_eq!(parse_segment_name(name), None, "{name}");
-        }
-    }
-
-    #[test]
-    fn every_bit_of_the_header_and_of_the_zeros_behind_it_counts() {
-        let header = SegmentHeader { identity: 1, sequence: 2, first_index: 3, file_bytes: 4096 };
-        let (bytes, checksum) = header.encode();
-        let mut segment = [0; SEGMENT_HEADER_BYTES];
-        assert_eq!(SegmentHeader::decode(&segment), Err(HeaderFault::Blank));
-        segment[..HEADER_BYTES].copy_from_slice(&bytes);
-        assert_eq!(SegmentHeader::decode(&segment), Ok((header, checksum)));
-        for bit in 0..SEGMENT_HEADER_BYTES * 8 {
-            let mut segment = segment;
-            segment[bit / 8] ^= 1 << (bit % 8);
-            let in_watermark = (WATERMARK_AT..WATERMARK_AT + BATCH_HEADER_BYTES).contains(&(bit / 8));
-            let expected = if in_watermark { Ok((header, checksum)) } else { Err(HeaderFault::Broken) };
-            assert_eq!(SegmentHeader::decode(&segment), expected, "bit {bit}");
-        }
-    }
-
-    #[test]
-    fn a_watermark_with_a_flipped_bit_means_nothing() {
-        let mut segment = [0; 4096];
-        let place = WATERMARK_AT..WATERMARK_AT + BATCH_HEADER_BYTES;
-        segment[place.clone()].copy_from_slice(&watermark(SEED, 2000, 9));
-        let expected = Watermark { end: 2000, checksum: 9, sealed: false };
-        assert_eq!(read_watermark(&segment, SEED), Some(expected));
-        for bit in place.start * 8..place.end * 8 {
-            let mut segment = segment;
-            segment[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(read_watermark(&segment, SEED), None, "bit {bit}");
-        }
-        segment[place].copy_from_slice(&watermark(SEED, 5000, 9));
-        assert_eq!(
-            read_watermark(&segment, SEED),
-            Some(Watermark { end: 5000, ..expected }),
-            "more than there is was there once"
-        );
-    }
-}
+mod tests;

@@ -3,8 +3,12 @@
 //! Sealed segments are mapped, not copied; what may be stored into again is copied, without its empty rest. Bringing a
 //! file's pages in is work for the operating system that has nothing to do with the next file's, so two threads share it
 //! where the disk allows ([`Disk::background`]); it is a third of the time that opening a long log takes.
+//!
+//! A disk may have lost the power to read a place. A log is not opened then, and the error says where that is
+//! ([`WalError::Unreadable`]). The tools go on behind it ([`read_what_can_be`]): a person wants to see the rest.
 
-use std::io;
+use std::io::{self, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -20,6 +24,26 @@ use crate::Recovered;
 /// How much is read at once where a copy is made. A multiple of the size of a page.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// What the system reads at once, so what is lost where the disk fails.
+const PAGE_BYTES: u64 = 4096;
+
+/// A stretch of a file that the disk cannot read.
+#[derive(Clone, Debug)]
+pub(crate) struct Gap {
+    /// Of the file, without the directory.
+    pub(crate) name: String,
+    /// Bytes from its start.
+    pub(crate) range: Range<u64>,
+    /// The system's reason.
+    pub(crate) what: String,
+}
+
+impl Gap {
+    pub(crate) fn error(&self, dir: &Path) -> WalError {
+        WalError::Unreadable { file: dir.join(&self.name), offset: self.range.start, what: self.what.clone() }
+    }
+}
+
 /// Every segment in the directory, by name. The newest is settled first: a process that died may have left bytes in
 /// memory that the disk does not have.
 /// `progress` is told how many bytes are there, and of how many.
@@ -28,6 +52,26 @@ pub(crate) fn read_images(
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Vec<Image>, WalError> {
+    let read = read_all(disk, dir, false, progress)?;
+    Ok(read.into_iter().map(|(image, _)| image).collect())
+}
+
+/// [`read_images`], with zeros for what cannot be read, and what that is.
+pub(crate) fn read_what_can_be(
+    disk: &dyn Disk,
+    dir: &Path,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(Vec<Image>, Vec<Gap>), WalError> {
+    let (images, gaps): (_, Vec<_>) = read_all(disk, dir, true, progress)?.into_iter().unzip();
+    Ok((images, gaps.concat()))
+}
+
+fn read_all(
+    disk: &dyn Disk,
+    dir: &Path,
+    passes_gaps: bool,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Vec<(Image, Vec<Gap>)>, WalError> {
     let mut listed = disk.list(dir).map_err(|source| WalError::io("list the log directory", dir, source))?;
     listed.retain(|file| file.name.ends_with(".wal") || file.name.ends_with(".next"));
     let total: u64 = listed.iter().map(|file| file.len_bytes).sum();
@@ -35,17 +79,10 @@ pub(crate) fn read_images(
     let done_bytes = AtomicU64::new(0);
     let newest = listed.iter().rfind(|file| file.name.ends_with(".wal"));
     let read = |file: &Listed| {
-        let name = &file.name;
-        let path = dir.join(name);
-        let bytes = if Some(file) == newest || name.ends_with(".next") {
-            disk.settle(&path).map_err(|source| WalError::io("sync the log segment", &path, source))?;
-            copy(disk, &path, file.len_bytes)
-        } else {
-            disk.read(&path)
-        };
-        let bytes = bytes.map_err(|source| WalError::io("read the log segment", &path, source))?;
-        done_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        Ok(Image { name: name.clone(), bytes })
+        let is_stored_into = Some(file) == newest || file.name.ends_with(".next");
+        let read = read_file(disk, dir, file, is_stored_into, passes_gaps)?;
+        done_bytes.fetch_add(read.0.bytes.len() as u64, Ordering::Relaxed);
+        Ok(read)
     };
     if !disk.background() || listed.len() < 2 {
         return listed.iter().map(read).inspect(|_| progress(done_bytes.load(Ordering::Relaxed), total)).collect();
@@ -67,16 +104,73 @@ pub(crate) fn read_images(
     });
     let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     let mut images = done.into_iter().collect::<Result<Vec<_>, WalError>>()?;
-    images.sort_by(|one, other| one.name.cmp(&other.name));
+    images.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
     Ok(images)
 }
 
-/// A file's bytes. Those that are zero take no memory, and the greatest part of a segment in use is.
-fn copy(disk: &dyn Disk, path: &Path, len_bytes: u64) -> io::Result<Bytes> {
+fn read_file(
+    disk: &dyn Disk,
+    dir: &Path,
+    file: &Listed,
+    is_stored_into: bool,
+    passes_gaps: bool,
+) -> Result<(Image, Vec<Gap>), WalError> {
+    let name = &file.name;
+    let path = dir.join(name);
+    let failed = |source| WalError::io("read the log segment", &path, source);
+    let mut why = None;
+    if is_stored_into {
+        disk.settle(&path).map_err(|source| WalError::io("sync the log segment", &path, source))?;
+    } else {
+        match disk.read(&path) {
+            Ok(bytes) => return Ok((Image { name: name.clone(), bytes }, Vec::new())),
+            // Of the whole file. A copy finds the place.
+            Err(error) => why = Some(error),
+        }
+    }
+    let mut gaps = Vec::new();
+    let bytes = copy(disk, &path, file.len_bytes, &mut |offset, error| {
+        let range = offset..(offset + 1).next_multiple_of(PAGE_BYTES).min(file.len_bytes);
+        let gap = Gap { name: name.clone(), range, what: error.to_string() };
+        match passes_gaps {
+            true => gaps.push(gap),
+            false => return Err(gap.error(dir)),
+        }
+        Ok(gaps.last().map_or(offset, |gap| gap.range.end))
+    });
+    match (bytes, why) {
+        (Ok(bytes), None) => Ok((Image { name: name.clone(), bytes }, gaps)),
+        (Ok(bytes), Some(_)) if passes_gaps => Ok((Image { name: name.clone(), bytes }, gaps)),
+        (Err(Failed::There(error)), _) => Err(error),
+        (Ok(_) | Err(Failed::Io(_)), Some(error)) | (Err(Failed::Io(error)), None) => Err(failed(error)),
+    }
+}
+
+/// Why there is no copy.
+enum Failed {
+    /// What was said of a place that cannot be read.
+    There(WalError),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Failed::Io(error)
+    }
+}
+
+/// A file's bytes. Those that are zero take no memory, and the greatest part of a segment in use is. Asks `pass` where to
+/// go on behind a place that cannot be read; zeros stand for it.
+fn copy(
+    disk: &dyn Disk,
+    path: &Path,
+    len_bytes: u64,
+    pass: &mut dyn FnMut(u64, io::Error) -> Result<u64, WalError>,
+) -> Result<Bytes, Failed> {
     let mut source = disk.open_stream(path)?;
-    let length = usize::try_from(len_bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let length = usize::try_from(len_bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     // A file of absurd length is an error and not the end of the process.
-    Vec::<u8>::new().try_reserve_exact(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    Vec::<u8>::new().try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
     // Zeros that the system has not been asked for yet.
     let mut bytes = vec![0; length];
     let mut piece = vec![0; PIECE_BYTES];
@@ -84,6 +178,12 @@ fn copy(disk: &dyn Disk, path: &Path, len_bytes: u64) -> io::Result<Bytes> {
     loop {
         let count = match source.read(&mut piece) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if at < length => {
+                let behind = pass(at as u64, error).map_err(Failed::There)?;
+                source.seek(SeekFrom::Start(behind))?;
+                at = usize::try_from(behind).unwrap_or(length).clamp(at + 1, length);
+                continue;
+            }
             other => other?,
         };
         if count == 0 && at == bytes.len() {

@@ -17,7 +17,7 @@
 //! drop(log);
 //!
 //! let (_log, recovered) = wal::Wal::open(dir.path(), options, b"node 1")?;
-//! assert_eq!(recovered.entries(0)?[0].data, "x = 1");
+//! assert_eq!(recovered.entries(0)?.to_vec()[0].data, "x = 1");
 //! assert_eq!(recovered.hard_state.commit, 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -34,6 +34,7 @@
 //! | [`mod@format`] | the bytes, drawn and written |
 //! | `state` | the rules that a sequence of records must keep, for the writer and for recovery |
 //! | `recovery` | what a directory's bytes prove |
+//! | `entries` | the entries that were found there |
 //! | `verdict` | the table: for everything that can be observed, what is to be done |
 //! | `batch` | what a batch and the beginning of a segment are made of |
 //! | `log` | append, sync, rotation, purge |
@@ -68,6 +69,7 @@ macro_rules! bug {
 
 mod batch;
 pub mod disk;
+mod entries;
 mod error;
 pub mod format;
 mod housekeeper;
@@ -83,9 +85,10 @@ mod verdict;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use raft_core::pb::{Entry, HardState, SnapshotMetadata};
+use raft_core::pb::{HardState, SnapshotMetadata};
 
 pub use disk::Disk;
+pub use entries::HeldEntries;
 pub use error::WalError;
 pub use images::recover_images;
 pub use log::{Options, Wal};
@@ -107,7 +110,7 @@ pub struct Recovered {
     /// The index of the first entry that is held, or would be: everything before it is purged, or replaced by a
     /// snapshot.
     pub first_index: u64,
-    entries: Vec<Entry>,
+    entries: entries::Found,
     /// For messages.
     dir: PathBuf,
     /// What is passed over at the end, because a crash left it half written.
@@ -118,9 +121,9 @@ impl Recovered {
     /// The entries after an index, in order and without gaps: all that follow it. Ask with the index of the snapshot that
     /// was chosen, or 0. An error if the very next one is not held, or if the log does not reach the index: the entries
     /// then do not go on from there, and whoever took them for doing so would leave some out.
-    pub fn entries(&self, after_index: u64) -> Result<&[Entry], WalError> {
+    pub fn entries(&self, after_index: u64) -> Result<HeldEntries<'_>, WalError> {
         let skip = after_index.checked_add(1).and_then(|next| next.checked_sub(self.first_index));
-        let rest = skip.and_then(|skip| self.entries.get(usize::try_from(skip).ok()?..));
+        let rest = skip.and_then(|skip| HeldEntries::of(&self.entries, usize::try_from(skip).ok()?));
         rest.ok_or_else(|| {
             let last = self.first_index.saturating_sub(1).saturating_add(self.entries.len() as u64);
             let what = format!(
@@ -132,8 +135,8 @@ impl Recovered {
     }
 
     /// All entries that are held, from `first_index` on, whatever goes before them.
-    pub fn held_entries(&self) -> &[Entry] {
-        &self.entries
+    pub fn held_entries(&self) -> HeldEntries<'_> {
+        HeldEntries::all(&self.entries)
     }
 
     /// Whether a snapshot is needed to make sense of the entries: the log does not begin at entry 1 (any more).

@@ -64,7 +64,7 @@ use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
 use rustix::fs::{Advice as FileAdvice, FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
-use crate::disk::{Disk, Listed, Region, Sink};
+use crate::disk::{Disk, Listed, Region, Sink, Source};
 
 /// Files readable by their owner alone, as etcd's are.
 const FILE_MODE: u32 = 0o600;
@@ -368,7 +368,7 @@ impl Disk for OsDisk {
         Ok(Box::new(Stream(file)))
     }
 
-    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn Source>> {
         Ok(Box::new(File::open(path)?))
     }
 

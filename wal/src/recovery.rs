@@ -30,10 +30,10 @@ use bytes::Bytes;
 
 use crate::error::WalError;
 use crate::format::{
-    self, BatchHeader, HeaderFault, RecordKind, RecordView, SealMark, Seed, SegmentHeader, BATCH_HEADER_BYTES,
+    self, BatchHeader, Body, HeaderFault, RecordKind, RecordView, SealMark, Seed, SegmentHeader, BATCH_HEADER_BYTES,
     BATCH_MAGIC, FLAG_SEALED, FORMAT_VERSION, SEGMENT_HEADER_BYTES,
 };
-use crate::state::{Read, Replay};
+use crate::state::Replay;
 use crate::verdict::{
     admit, judge, Ahead, Head, Holds, Membership, Name, Observation, Place, Reason, Role, Stop, Verdict,
 };
@@ -256,10 +256,9 @@ fn adopt<'a>(dir: &Path, file: &Named<'a>, identity: Option<u64>) -> Result<Opti
     let (head, version, seed, at) = match read_head(file, identity) {
         Ok(segment) => {
             let first = BatchHeader::decode(&image.bytes, SEGMENT_HEADER_BYTES, segment.seed);
-            let mut records = Vec::new();
-            match first.map(|first| (first, format::read_records(&image.bytes, &first, segment.seed, &mut records))) {
+            match first.map(|first| (first, format::check_body(&image.bytes, &first, segment.seed))) {
                 // Whether it makes sense is found out when it is read in its turn.
-                Some((first, Ok(true) | Err(_))) if !first.is_mark() => return Ok(Some(segment)),
+                Some((first, Body::Sound | Body::Unknown(_))) if !first.is_mark() => return Ok(Some(segment)),
                 _ => (Head::Sound, 0, segment.seed, SEGMENT_HEADER_BYTES),
             }
         }
@@ -291,14 +290,13 @@ fn read_segments(
     outcome: &mut Outcome,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), WalError> {
-    let mut records = Vec::new();
     let mut done_bytes = 0;
     let first_index = sound.first().map_or(1, |segment| segment.header.first_index);
     outcome.replay = Replay::new(first_index - 1);
     let mut before: Option<(u64, usize, u32)> = None;
     for (position, segment) in sound.iter().enumerate() {
         let successor = match sound.get(position + 1) {
-            Some(next) => Some(first_chain(&next.image.bytes, next.seed, &mut records).ok_or_else(|| {
+            Some(next) => Some(first_chain(&next.image.bytes, next.seed).ok_or_else(|| {
                 refusal(
                     dir,
                     next.image,
@@ -309,7 +307,7 @@ fn read_segments(
             })?),
             None => None,
         };
-        let walk = walk(segment, successor, before, &mut outcome.replay, &mut records);
+        let walk = walk(segment, successor, before, &mut outcome.replay);
         let (ahead, debris_end) = match successor {
             // The successor settles it; and a sealed segment may hold unsynced leftovers behind its end.
             Some(_) => (Ahead::Nothing, walk.offset),
@@ -372,30 +370,22 @@ fn read_segments(
 }
 
 /// The chain record with which a segment begins.
-pub(crate) fn first_chain(bytes: &[u8], seed: Seed, records: &mut Vec<RecordView>) -> Option<Chain> {
+pub(crate) fn first_chain(bytes: &[u8], seed: Seed) -> Option<Chain> {
     let header = BatchHeader::decode(bytes, SEGMENT_HEADER_BYTES, seed)?;
-    if !matches!(format::read_records(bytes, &header, seed, records), Ok(true)) {
-        return None;
-    }
-    records.first().and_then(|record| parse_chain(bytes, record))
+    let is_sound = format::check_body(bytes, &header, seed) == Body::Sound;
+    header.records(bytes).next().filter(|_| is_sound).and_then(|record| parse_chain(&record))
 }
 
-fn parse_chain(bytes: &[u8], record: &RecordView) -> Option<Chain> {
+fn parse_chain(record: &RecordView<'_>) -> Option<Chain> {
     if record.kind != RecordKind::Chain || record.payload.len() != 8 {
         return None;
     }
-    let checksum = format::get_u32(bytes, record.payload.start);
+    let checksum = format::get_u32(record.payload, 0);
     Some(Chain { sequence: record.term, end: record.index, checksum })
 }
 
 /// Reads batch after batch into `replay`.
-fn walk(
-    segment: &Sound<'_>,
-    successor: Option<Chain>,
-    before: Option<(u64, usize, u32)>,
-    replay: &mut Replay,
-    records: &mut Vec<RecordView>,
-) -> Walk {
+fn walk(segment: &Sound<'_>, successor: Option<Chain>, before: Option<(u64, usize, u32)>, replay: &mut Replay) -> Walk {
     let bytes = &segment.image.bytes;
     let mut watermark = format::read_watermark(bytes, segment.seed);
     let mut at = Walk {
@@ -434,13 +424,13 @@ fn walk(
             at.stop = if format::is_zero(here) { Stop::Blank } else { Stop::Broken };
             return at;
         };
-        match format::read_records(bytes, &header, segment.seed, records) {
-            Ok(true) => {}
-            Ok(false) => {
+        match format::check_body(bytes, &header, segment.seed) {
+            Body::Sound => {}
+            Body::Broken(_) => {
                 at.stop = Stop::Broken;
                 return at;
             }
-            Err(offset) => {
+            Body::Unknown(offset) => {
                 at.stop = Stop::Nonsense;
                 at.detail = format!("the record at {offset} is of a kind that this version does not know");
                 return at;
@@ -456,12 +446,12 @@ fn walk(
             return at;
         }
         let first = at.offset == SEGMENT_HEADER_BYTES;
-        if let Err(what) = take_batch(segment, &header, first, before, records, replay, &mut at.max_index) {
+        if let Err(what) = take_batch(segment, &header, first, before, replay, &mut at.max_index) {
             at.stop = Stop::Nonsense;
             at.detail = what;
             return at;
         }
-        // `end` was checked by `read_records`.
+        // `end` was checked by `check_body`.
         at.offset = header.end(bytes.len()).unwrap_or(bytes.len());
         at.checksum = header.checksum;
     }
@@ -472,7 +462,6 @@ fn take_batch(
     header: &BatchHeader,
     first: bool,
     before: Option<(u64, usize, u32)>,
-    records: &[RecordView],
     replay: &mut Replay,
     max_index: &mut u64,
 ) -> Result<(), String> {
@@ -481,7 +470,7 @@ fn take_batch(
     }
     let bytes = &segment.image.bytes;
     if first {
-        let chain = records.first().and_then(|record| parse_chain(bytes, record));
+        let chain = header.records(bytes).next().and_then(|record| parse_chain(&record));
         match (chain, before) {
             (None, None) if segment.header.sequence == 0 => {}
             (Some(chain), None) if chain.sequence.checked_add(1) == Some(segment.header.sequence) => {}
@@ -490,18 +479,16 @@ fn take_batch(
             _ => return Err("the segment does not say which one it follows".into()),
         }
     }
-    for (position, record) in records.iter().enumerate() {
+    for (position, record) in header.records(bytes).enumerate() {
         if record.kind == RecordKind::Chain && !(first && position == 0) {
             return Err(format!("a chain record at {} that does not begin the segment", record.offset));
         }
         if matches!(record.kind, RecordKind::Entry | RecordKind::Snapshot) {
             *max_index = (*max_index).max(record.index);
         }
-        let payload = bytes.slice(record.payload.clone());
-        let (kind, detail, term, index) = (record.kind, record.detail, record.term, record.index);
         replay
-            .apply(Read { kind, detail, term, index, payload })
-            .map_err(|what| format!("the {} record at {} cannot follow: {what}", kind.name(), record.offset))?;
+            .apply(bytes, &record)
+            .map_err(|what| format!("the {} record at {} cannot follow: {what}", record.kind.name(), record.offset))?;
     }
     Ok(())
 }

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use prost::Message as _;
 use raft_core::pb::{ConfState, Entry, HardState, SnapshotMetadata};
 
-use crate::format::{RecordKind, SNAPSHOT_REPEATED, SNAPSHOT_RESET, SNAPSHOT_TAKEN};
+use crate::entries::Found;
+use crate::format::{RecordKind, RecordView, SNAPSHOT_REPEATED, SNAPSHOT_RESET, SNAPSHOT_TAKEN};
 
 /// How many recorded snapshots a new segment repeats at most: more than any sensible number of kept snapshot files.
 pub(crate) const MAX_REPEATED_SNAPSHOTS: usize = 16;
@@ -36,16 +37,6 @@ pub(crate) struct LogState {
     last: u64,
     /// Recorded snapshots from which the held entries go on, ascending by index.
     pub(crate) snapshots: Vec<SnapshotMetadata>,
-}
-
-/// A record with its payload as bytes of its own (or of a sealed map).
-#[derive(Clone, Debug)]
-pub(crate) struct Read {
-    pub(crate) kind: RecordKind,
-    pub(crate) detail: i32,
-    pub(crate) term: u64,
-    pub(crate) index: u64,
-    pub(crate) payload: Bytes,
 }
 
 impl LogState {
@@ -180,7 +171,7 @@ impl LogState {
 
     /// Takes one record in. The error says how it contradicts what came before it. Returns what happened to the
     /// entries.
-    pub(crate) fn apply(&mut self, record: &Read) -> Result<Effect, String> {
+    pub(crate) fn apply(&mut self, record: &RecordView<'_>) -> Result<Effect, String> {
         match record.kind {
             RecordKind::Metadata => {
                 match &self.metadata {
@@ -188,7 +179,7 @@ impl LogState {
                         return Err("metadata differs from the first segment's".into())
                     }
                     Some(_) => {}
-                    None => self.metadata = Some(record.payload.clone()),
+                    None => self.metadata = Some(Bytes::copy_from_slice(record.payload)),
                 }
                 Ok(Effect::None)
             }
@@ -198,13 +189,13 @@ impl LogState {
                 Ok(Effect::Entry)
             }
             RecordKind::State => {
-                let vote: [u8; 8] = record.payload.as_ref().try_into().map_err(|_| "a state record without a vote")?;
+                let vote: [u8; 8] = record.payload.try_into().map_err(|_| "a state record without a vote")?;
                 let state = HardState { term: record.term, vote: u64::from_le_bytes(vote), commit: record.index };
                 self.apply_hard_state(&state)?;
                 Ok(Effect::None)
             }
             RecordKind::Snapshot => {
-                let conf_state = ConfState::decode(record.payload.clone())
+                let conf_state = ConfState::decode(record.payload)
                     .map_err(|error| format!("a snapshot record whose configuration cannot be decoded ({error})"))?;
                 let metadata = SnapshotMetadata { conf_state, index: record.index, term: record.term };
                 self.apply_snapshot(record.detail, metadata)
@@ -337,27 +328,24 @@ pub(crate) enum Effect {
 pub(crate) struct Replay {
     pub(crate) state: LogState,
     /// Consecutive, the first one at `state.base.index + 1`.
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Found,
 }
 
 impl Replay {
     pub(crate) fn new(base_index: u64) -> Self {
-        Replay { state: LogState::new(base_index), entries: Vec::new() }
+        Replay { state: LogState::new(base_index), entries: Found::default() }
     }
 
-    pub(crate) fn apply(&mut self, record: Read) -> Result<(), String> {
-        match self.state.apply(&record)? {
+    /// Takes in a record of this segment, in which [`format::check_body`] has found it.
+    pub(crate) fn apply(&mut self, segment: &Bytes, record: &RecordView<'_>) -> Result<(), String> {
+        match self.state.apply(record)? {
             Effect::None => {}
-            Effect::Reset => self.entries.clear(),
+            Effect::Reset => self.entries.truncate(0),
             Effect::Entry => {
-                let keep = self.entries.first().map_or(0, |first| record.index.saturating_sub(first.index));
-                self.entries.truncate(usize::try_from(keep).unwrap_or(usize::MAX));
-                self.entries.push(Entry {
-                    entry_type: record.detail,
-                    term: record.term,
-                    index: record.index,
-                    data: record.payload,
-                });
+                // The first entry of all says where they begin.
+                let held = self.state.last_index() - self.state.base.index;
+                self.entries.truncate(usize::try_from(held - 1).unwrap_or(usize::MAX));
+                self.entries.push(segment, record.offset);
             }
         }
         Ok(())

@@ -6,8 +6,9 @@
 //! member of a living cluster is better replaced by a new one.
 //!
 //! What a repair can do: cut a damaged segment where the damage begins and set aside those behind it; where segments are
-//! missing in the middle, keep those behind them if a recorded snapshot does for all that came before, else those before
-//! them. What it cannot: a log whose first segment is unreadable, and one that another version of the format has written,
+//! missing in the middle, keep those behind them if a recorded snapshot does for all that came before, cut in their turn if
+//! they are damaged, else those before them. Where the disk fails to read, zeros count, and what they mean for the log is
+//! damage like any other. What it cannot: a log whose first segment is unreadable, and one that another version of the format has written,
 //! stay as they are.
 //!
 //! All of them take the directory's lock: a log that a node is using cannot be looked at.
@@ -16,16 +17,18 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::disk::{free_name, Disk};
 use crate::error::WalError;
 use crate::format::{
-    self, BatchHeader, RecordId, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    self, BatchHeader, Body, RecordId, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES,
 };
-use crate::images::recover_showing;
+use crate::images::{recover_showing, Gap};
 use crate::recovery::{self, Image};
+use crate::state::LogState;
 use crate::{OsDisk, Recovered};
 
 /// Something that was found, in the order of the files.
@@ -79,6 +82,16 @@ pub enum Item {
         /// Behind its last byte that is not zero.
         until: u64,
     },
+    /// A stretch of the segment that the disk fails to read; it counts as zeros in what follows. Comes right behind the
+    /// segment's own item.
+    Gap {
+        /// Where it begins.
+        offset: u64,
+        /// Where it ends.
+        until: u64,
+        /// The system's reason.
+        what: String,
+    },
     /// Bytes that are no batch, though not all zero.
     Unreadable {
         /// Where they begin.
@@ -91,7 +104,10 @@ pub enum Item {
 /// The segments of a directory, locked for as long as this lives.
 pub struct Held {
     images: Vec<Image>,
+    /// What the disk fails to read of them: zeros there.
+    gaps: Vec<Gap>,
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
     _lock: Box<dyn Send>,
 }
 
@@ -102,17 +118,22 @@ impl Held {
             let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such directory");
             return Err(WalError::io("read", dir, source));
         }
-        let lock = OsDisk.lock(dir).map_err(|source| match source.kind() {
+        Self::open_on(Arc::new(OsDisk), dir, progress)
+    }
+
+    /// [`Held::open`] on any disk.
+    pub fn open_on(disk: Arc<dyn Disk>, dir: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<Held, WalError> {
+        let lock = disk.lock(dir).map_err(|source| match source.kind() {
             std::io::ErrorKind::WouldBlock => WalError::InUse { dir: dir.into() },
             _ => WalError::io("lock", dir, source),
         })?;
-        let images = crate::images::read_images(&OsDisk, dir, progress)?;
+        let (images, gaps) = crate::images::read_what_can_be(&*disk, dir, progress)?;
         if images.is_empty() {
             let what =
                 "it holds no log segment (they are called *.wal; a node keeps them in the folder wal of its data)";
             return Err(WalError::Missing { dir: dir.into(), what: what.into() });
         }
-        Ok(Held { images, dir: dir.into(), _lock: lock })
+        Ok(Held { images, gaps, dir: dir.into(), disk, _lock: lock })
     }
 
     /// All bytes, to show progress against.
@@ -123,18 +144,22 @@ impl Held {
 
 /// Calls `each` with everything that is found, and with how many bytes have been looked at.
 pub fn walk(held: &Held, each: &mut dyn FnMut(&Item, u64)) {
-    let mut identity = None;
+    let header_of = |image: &Image| SegmentHeader::decode(&image.bytes).ok().map(|(header, _)| header);
+    // Any header says it, also for those before.
+    let identity = held.images.iter().find_map(header_of).map(|header| header.identity);
     let mut before = 0;
     for (position, image) in held.images.iter().enumerate() {
         let bytes = &image.bytes;
-        let header = SegmentHeader::decode(bytes).ok().map(|(header, _)| header);
-        identity = identity.or(header.map(|header| header.identity));
+        let header = header_of(image);
         let item = Item::Segment {
             file: image.name.clone(),
             header: header.map(|header| (header.sequence, header.first_index)),
             len_bytes: bytes.len() as u64,
         };
         each(&item, before);
+        for Gap { range, what, .. } in held.gaps.iter().filter(|gap| gap.name == image.name) {
+            each(&Item::Gap { offset: range.start, until: range.end, what: what.clone() }, before);
+        }
         if let (Some(identity), Some(sequence)) = (identity, sequence_of(image)) {
             let end = held.images.get(position + 1).and_then(|next| end_before(next, identity, sequence));
             walk_segment(bytes, Seed::new(identity, sequence), end, &mut |item, at| each(item, before + at));
@@ -151,13 +176,12 @@ fn sequence_of(image: &Image) -> Option<u64> {
 /// Where the segment with this sequence ends, if the next one says so.
 fn end_before(next: &Image, identity: u64, sequence: u64) -> Option<u64> {
     let follows = sequence_of(next)?.checked_sub(1) == Some(sequence);
-    let chain = recovery::first_chain(&next.bytes, Seed::new(identity, sequence.checked_add(1)?), &mut Vec::new())?;
+    let chain = recovery::first_chain(&next.bytes, Seed::new(identity, sequence.checked_add(1)?))?;
     (follows && chain.sequence == sequence).then_some(chain.end)
 }
 
 fn walk_segment(bytes: &[u8], seed: Seed, end: Option<u64>, each: &mut dyn FnMut(&Item, u64)) {
     let mut offset = SEGMENT_HEADER_BYTES;
-    let mut records = Vec::new();
     let mut ended = false;
     while offset + BATCH_HEADER_BYTES <= bytes.len() {
         if ended || end == Some(offset as u64) {
@@ -184,15 +208,20 @@ fn walk_segment(bytes: &[u8], seed: Seed, end: Option<u64>, each: &mut dyn FnMut
             offset = until;
             continue;
         };
-        let valid = matches!(format::read_records(bytes, &header, seed, &mut records), Ok(true));
+        let body = format::check_body(bytes, &header, seed);
+        let end = header.end(bytes.len()).unwrap_or(offset + BATCH_HEADER_BYTES);
+        let sound_until = match body {
+            Body::Sound => end,
+            Body::Broken(at) | Body::Unknown(at) => at,
+        };
         let batch = Item::Batch {
             offset: offset as u64,
             records: header.record_count,
             synced_before: header.synced_before,
-            valid,
+            valid: body == Body::Sound,
         };
         each(&batch, offset as u64);
-        for record in &records {
+        for record in format::records(bytes, offset + BATCH_HEADER_BYTES..sound_until) {
             let item = Item::Record {
                 offset: record.offset as u64,
                 kind: record.kind,
@@ -202,19 +231,21 @@ fn walk_segment(bytes: &[u8], seed: Seed, end: Option<u64>, each: &mut dyn FnMut
             };
             each(&item, record.offset as u64);
         }
-        if !valid {
-            if let Some((at, known)) = format::first_bad_record(bytes, &header, &records) {
-                each(&Item::BadRecord { offset: at as u64, known }, at as u64);
-            }
+        if body != Body::Sound {
+            let known = format::bad_record(bytes, &header, sound_until);
+            each(&Item::BadRecord { offset: sound_until as u64, known }, sound_until as u64);
         }
         // A header says how long its batch is, and its checksum held.
-        offset = header.end(bytes.len()).unwrap_or(offset + BATCH_HEADER_BYTES);
+        offset = end;
     }
 }
 
-/// What opening the log would find, or say. `progress` is told how many bytes have been checked.
+/// What opening the log would find, or say; first of all, where the disk fails to read it. `progress` is told how many bytes have been checked.
 pub fn verify(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Recovered, WalError> {
-    recover_showing(&held.dir, &held.images, progress)
+    match held.gaps.first() {
+        Some(gap) => Err(gap.error(&held.dir)),
+        None => recover_showing(&held.dir, &held.images, progress),
+    }
 }
 
 /// What is known of the record that is the damage which [`verify`] has named.
@@ -224,10 +255,9 @@ pub fn damaged_record(held: &Held, error: &WalError) -> Option<RecordId> {
     let (header, _) = SegmentHeader::decode(&image.bytes).ok()?;
     let seed = Seed::new(header.identity, header.sequence);
     let batch = BatchHeader::decode(&image.bytes, usize::try_from(*offset).ok()?, seed)?;
-    let mut records = Vec::new();
-    match format::read_records(&image.bytes, &batch, seed, &mut records) {
-        Ok(false) => format::first_bad_record(&image.bytes, &batch, &records)?.1,
-        Ok(true) | Err(_) => None,
+    match format::check_body(&image.bytes, &batch, seed) {
+        Body::Broken(at) => format::bad_record(&image.bytes, &batch, at),
+        Body::Sound | Body::Unknown(_) => None,
     }
 }
 
@@ -238,6 +268,9 @@ pub struct Repair {
     pub damage: Vec<String>,
     /// Files that would be shortened: the name, and where their contents would end.
     pub cut: Vec<(String, u64)>,
+    /// Files that the disk fails to read in places where the log has nothing, or nothing that it can prove to have had:
+    /// they would be written anew, with zeros there.
+    pub rewritten: Vec<String>,
     /// Files that would be set aside whole.
     pub set_aside: Vec<String>,
     /// The first index, if the log would begin later than now: segments are missing in the middle, and those behind them
@@ -254,33 +287,28 @@ pub struct Repair {
 /// and begins anew behind each damage.
 pub fn plan_repair(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Option<Repair>, WalError> {
     let mut plan = Repair {
-        damage: Vec::new(),
+        damage: held.gaps.iter().map(|gap| gap.error(&held.dir).to_string()).collect(),
         cut: Vec::new(),
+        rewritten: Vec::new(),
         set_aside: Vec::new(),
         begins_with: None,
         last_index: 0,
         dropped_entries: 0,
         images: held.images.clone(),
     };
-    loop {
-        let error = match recovery::recover(&held.dir, &plan.images, progress) {
-            Ok(outcome) if plan.damage.is_empty() => {
-                drop(outcome);
-                return Ok(None);
-            }
-            Ok(outcome) if outcome.live.is_some() => {
-                plan.last_index = outcome.replay.state.last_index();
-                plan.dropped_entries = entries_behind(held, plan.last_index);
-                return Ok(Some(plan));
-            }
-            Ok(_) => return Err(WalError::Missing { dir: held.dir.clone(), what: "no segment can be kept".into() }),
-            Err(error) => error,
-        };
-        plan.damage.push(error.to_string());
-        if !plan.cut_at(&error) {
-            return Err(error);
+    let state = plan.settle(&held.dir, progress)?;
+    if plan.damage.is_empty() {
+        return Ok(None);
+    }
+    plan.last_index = state.last_index();
+    plan.dropped_entries = entries_behind(held, plan.last_index);
+    for gap in &held.gaps {
+        let is_kept = plan.images.iter().any(|image| image.name == gap.name);
+        if is_kept && !plan.rewritten.contains(&gap.name) && !plan.cut.iter().any(|(name, _)| *name == gap.name) {
+            plan.rewritten.push(gap.name.clone());
         }
     }
+    Ok(Some(plan))
 }
 
 /// How many different entries beyond an index can still be read.
@@ -297,14 +325,30 @@ fn entries_behind(held: &Held, last_index: u64) -> u64 {
 }
 
 impl Repair {
+    /// Takes out one damage after the other until the log opens; says what it holds then.
+    fn settle(&mut self, dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<LogState, WalError> {
+        loop {
+            let error = match recovery::recover(dir, &self.images, progress) {
+                // Nothing at all is sound, unless something was there.
+                Ok(outcome) if outcome.live.is_some() || self.damage.is_empty() => return Ok(outcome.replay.state),
+                Ok(_) => return Err(WalError::Missing { dir: dir.into(), what: "no segment can be kept".into() }),
+                Err(error) => error,
+            };
+            self.damage.push(error.to_string());
+            if !self.cut_at(dir, &error) {
+                return Err(error);
+            }
+        }
+    }
+
     /// Takes out what the error names. `false`: nothing can be done about it.
-    fn cut_at(&mut self, error: &WalError) -> bool {
+    fn cut_at(&mut self, dir: &Path, error: &WalError) -> bool {
         let (file, offset) = match error {
             WalError::Damaged { file, offset, .. } => (file, offset),
             // It may be sound, and another program can read it.
             WalError::OtherVersion { .. } => return false,
             // Behind the last segment one is missing, or the place of a prepared one is taken: the seal or the file goes.
-            _ => return self.close_gap() || self.drop_last(),
+            _ => return self.close_gap(dir) || self.drop_last(),
         };
         let Some(position) = file
             .file_name()
@@ -341,19 +385,19 @@ impl Repair {
         true
     }
 
-    /// Segments are missing in the middle. What stands behind them stays if it can stand alone, else what stands before.
-    fn close_gap(&mut self) -> bool {
+    /// Segments are missing in the middle. What stands behind them stays if it can stand alone, even if more of it has to
+    /// be cut: it is the newer part, and a snapshot does for the older. Else stays what stands before.
+    fn close_gap(&mut self, dir: &Path) -> bool {
         let mut known: Vec<_> = self.images.iter().filter_map(sequence_of).collect();
         known.sort_unstable();
         let gaps: Vec<_> = known.windows(2).filter(|pair| pair[1] - pair[0] > 1).map(|pair| pair[1]).collect();
         let Some(first) = gaps.first() else { return false };
         for behind in gaps.iter().rev() {
-            let newer: Vec<_> =
-                self.images.iter().filter(|image| sequence_of(image) >= Some(*behind)).cloned().collect();
-            let found = recovery::recover(Path::new(""), &newer, &mut |_| {});
-            if let Some(found) = found.ok().filter(|found| found.live.is_some()) {
-                self.begins_with = Some(found.replay.state.base.index.saturating_add(1));
-                self.keep(|image| sequence_of(image) >= Some(*behind));
+            let mut newer = self.clone();
+            newer.keep(|image| sequence_of(image) >= Some(*behind));
+            if let Ok(state) = newer.settle(dir, &mut |_| {}) {
+                newer.begins_with = Some(state.base.index.saturating_add(1));
+                *self = newer;
                 return true;
             }
         }
@@ -409,21 +453,21 @@ impl Repair {
     /// Carries it out. What is set aside, and a copy of what is cut, keep their names with `.cut` behind. Newest first: a
     /// repair that is interrupted leaves a log that is damaged in the same place.
     pub fn apply(&self, held: Held) -> Result<(), WalError> {
-        let Held { images: originals, dir, _lock } = held;
-        let disk = OsDisk;
-        let sync_dir = || disk.sync_dir(&dir).map_err(|source| WalError::io("sync", &dir, source));
+        let Held { images: originals, dir, disk, .. } = &held;
+        let sync_dir = || disk.sync_dir(dir).map_err(|source| WalError::io("sync", dir, source));
         let mut set_aside = self.set_aside.clone();
         set_aside.sort();
         for name in set_aside.iter().rev() {
             let path = dir.join(name);
-            disk.rename(&path, &copy_of(&dir, name)).map_err(|source| WalError::io("set aside", &path, source))?;
+            disk.rename(&path, &copy_of(&**disk, dir, name)?)
+                .map_err(|source| WalError::io("set aside", &path, source))?;
             sync_dir()?;
         }
-        for (name, _) in &self.cut {
+        for name in self.cut.iter().map(|(name, _)| name).chain(&self.rewritten) {
             let original = originals.iter().find(|image| image.name == *name);
             let image = self.images.iter().find(|image| image.name == *name);
             let (Some(original), Some(image)) = (original, image) else { continue };
-            write_file(&disk, &copy_of(&dir, name), &original.bytes)?;
+            write_file(&**disk, &copy_of(&**disk, dir, name)?, &original.bytes)?;
             // The copy has its name for good before the original loses it.
             sync_dir()?;
             let temporary = dir.join(format!("{name}.tmp"));
@@ -433,7 +477,7 @@ impl Repair {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(source) => return Err(WalError::io("remove", temporary, source)),
             }
-            write_file(&disk, &temporary, &image.bytes)?;
+            write_file(&**disk, &temporary, &image.bytes)?;
             let path = dir.join(name);
             disk.rename(&temporary, &path).map_err(|source| WalError::io("replace", &path, source))?;
             sync_dir()?;
@@ -443,11 +487,12 @@ impl Repair {
 }
 
 /// Where a copy goes.
-fn copy_of(dir: &Path, name: &str) -> PathBuf {
-    dir.join(free_name(name, "cut", |taken| dir.join(taken).exists()))
+fn copy_of(disk: &dyn Disk, dir: &Path, name: &str) -> Result<PathBuf, WalError> {
+    let listed = disk.list(dir).map_err(|source| WalError::io("list", dir, source))?;
+    Ok(dir.join(free_name(name, "cut", |taken| listed.iter().any(|file| file.name == taken))))
 }
 
-fn write_file(disk: &OsDisk, path: &Path, bytes: &[u8]) -> Result<(), WalError> {
+fn write_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<(), WalError> {
     let write = || -> std::io::Result<()> {
         let mut sink = disk.create_stream(path)?;
         sink.write_all(bytes)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft_core::pb::Entry;
-use wal::disk::{Disk, Listed, Region, Sink};
+use wal::disk::{Disk, Listed, Region, Sink, Source};
 use wal::tool::{plan_repair, Held};
 use wal::{Options, OsDisk, Wal, WalError};
 
@@ -88,7 +88,7 @@ impl Disk for Renaming {
     fn create_stream(&self, path: &Path) -> io::Result<Box<dyn Sink>> {
         OsDisk.create_stream(path)
     }
-    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn Source>> {
         OsDisk.open_stream(path)
     }
     fn unique(&self) -> u64 {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use raft_core::pb::{ConfState, Entry, HardState, SnapshotMetadata};
-use wal::disk::{Disk, Listed, Region, Sink};
+use wal::disk::{Disk, Listed, Region, Sink, Source};
 use wal::{Options, OsDisk, Recovered, Wal, WalError};
 
 const SMALL: Options = Options { segment_bytes: 4096 };
@@ -99,7 +99,7 @@ fn segments_follow_each_other_and_are_named_by_sequence_and_first_index() {
     assert!(files.iter().any(|file| fs::metadata(file).unwrap().len() > 50_000));
     let recovered = reopen(dir.path());
     assert_eq!(recovered.held_entries().len(), 32);
-    assert_eq!(recovered.entries(30).unwrap()[0], entry(1, 31, 50_000));
+    assert_eq!(recovered.entries(30).unwrap().first(), Some(entry(1, 31, 50_000)));
     assert_eq!(recovered.hard_state, state(1, 1, 29));
     // And once more, going on in between.
     let (mut log, _) = open(dir.path(), SMALL);
@@ -506,7 +506,7 @@ impl Disk for FailingSync {
     fn create_stream(&self, path: &Path) -> io::Result<Box<dyn Sink>> {
         self.disk.create_stream(path)
     }
-    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn io::Read + Send>> {
+    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn Source>> {
         self.disk.open_stream(path)
     }
     fn unique(&self) -> u64 {

@@ -154,6 +154,41 @@ fn without_a_segment_in_the_middle_what_is_behind_it_is_kept_if_a_snapshot_does_
     assert_eq!((recovered.first_index, recovered.entries(11).unwrap().len()), (first, 1));
 }
 
+#[test]
+fn behind_a_segment_that_is_missing_the_newer_part_is_kept_even_if_it_has_to_be_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = build(dir.path());
+    let (mut log, _) = Wal::open(dir.path(), small(), b"tool").unwrap();
+    let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
+    log.save_snapshot(&SnapshotMetadata { conf_state, index: 11, term: 1 }).unwrap();
+    for index in 13..=20 {
+        log.save(None, &[Entry { term: 1, index, ..Entry::normal(vec![8; 1500]) }]).unwrap();
+    }
+    drop(log);
+    fs::remove_file(&files[1]).unwrap();
+    let newest = |held: &Held| {
+        let mut files = Vec::new();
+        walk(held, &mut |item, _| match item {
+            Item::Segment { file, header: Some(_), .. } => files.push((file.clone(), 0)),
+            Item::Record { kind: RecordKind::Entry, offset, index: 20, .. } => files.last_mut().unwrap().1 = *offset,
+            _ => {}
+        });
+        files.into_iter().find(|(_, at)| *at > 0).unwrap()
+    };
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    let (name, at) = newest(&held);
+    drop(held);
+    damage(&dir.path().join(&name), at as usize + 100);
+    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
+    let plan = plan_repair(&held, &mut |_| {}).unwrap().unwrap();
+    let next = usize::from(has_next(dir.path()));
+    assert_eq!((plan.set_aside.len(), plan.cut.len()), (1 + next, 1), "{:?}", plan.set_aside);
+    assert_eq!((&plan.cut[0].0, plan.last_index, plan.dropped_entries), (&name, 19, 0));
+    plan.apply(held).unwrap();
+    let (log, recovered) = Wal::open(dir.path(), small(), b"tool").unwrap();
+    assert_eq!((log.last_index(), recovered.entries(11).unwrap().len()), (19, 8));
+}
+
 /// A segment of another version of the format.
 fn of_another_version(path: &Path) -> Vec<u8> {
     let mut bytes = fs::read(path).unwrap();

@@ -69,12 +69,6 @@ impl Disk {
         let snapshots = SnapshotDir::open(&dir.join("snap")).map_err(|error| fail(&error))?;
         let snapshot = snapshots.open_newest(&recovered.snapshots).map_err(|error| fail(&error))?;
         let kept = snapshot.iter().map(|snapshot| snapshot.metadata().clone()).collect();
-        if let Some(torn) = &recovered.torn {
-            log::warn!(
-                "the log in {} ended in an unfinished write, which was never acknowledged: {torn}",
-                dir.display()
-            );
-        }
         let metadata = snapshot.as_ref().map(SnapshotReader::metadata);
         let misfit = |reason: &dyn fmt::Display| {
             StorageFailed(format!("the data in {} does not fit together: {reason}", dir.display()))
@@ -84,7 +78,8 @@ impl Disk {
             None => misfit(&format_args!("there is no usable snapshot, and {error}")),
             Some(_) => misfit(&error),
         })?;
-        let (storage, empty) = assemble(metadata, recovered.hard_state, entries).map_err(|reason| misfit(&reason))?;
+        let (storage, empty) =
+            assemble(metadata, recovered.hard_state, entries.to_vec()).map_err(|reason| misfit(&reason))?;
         Ok((Disk { wal, snapshots, kept }, State { storage, snapshot, empty }))
     }
 
@@ -138,7 +133,7 @@ fn fail(error: &dyn fmt::Display) -> StorageFailed {
 fn assemble(
     snapshot: Option<&SnapshotMetadata>,
     mut hard_state: HardState,
-    entries: &[Entry],
+    entries: Vec<Entry>,
 ) -> Result<(MemoryStorage, bool), String> {
     let mut storage = MemoryStorage::new();
     let (index, term) = snapshot.map_or((0, 0), |metadata| (metadata.index, metadata.term));
@@ -192,26 +187,26 @@ mod tests {
 
     #[test]
     fn pieces_that_fit_are_put_together() {
-        let (_, empty) = assemble(None, HardState::default(), &[]).unwrap();
+        let (_, empty) = assemble(None, HardState::default(), vec![]).unwrap();
         assert!(empty);
-        let (storage, empty) = assemble(None, hard_state(1), &[entry(1), entry(2)]).unwrap();
+        let (storage, empty) = assemble(None, hard_state(1), vec![entry(1), entry(2)]).unwrap();
         assert!(!empty);
         assert_eq!(storage.last_index(), Ok(2));
-        let (storage, _) = assemble(Some(&snapshot(5)), hard_state(6), &[entry(6)]).unwrap();
+        let (storage, _) = assemble(Some(&snapshot(5)), hard_state(6), vec![entry(6)]).unwrap();
         assert_eq!((storage.first_index(), storage.last_index()), (Ok(6), Ok(6)));
         assert_eq!(storage.initial_state().unwrap().0, hard_state(6));
     }
 
     #[test]
     fn pieces_that_do_not_fit_are_refused() {
-        assert!(assemble(None, hard_state(0), &[entry(3)]).is_err(), "the snapshot before 3 is missing");
-        assert!(assemble(Some(&snapshot(5)), hard_state(5), &[entry(7)]).is_err(), "6 is missing");
-        assert!(assemble(None, hard_state(3), &[entry(1), entry(2)]).is_err(), "a committed entry is missing");
+        assert!(assemble(None, hard_state(0), vec![entry(3)]).is_err(), "the snapshot before 3 is missing");
+        assert!(assemble(Some(&snapshot(5)), hard_state(5), vec![entry(7)]).is_err(), "6 is missing");
+        assert!(assemble(None, hard_state(3), vec![entry(1), entry(2)]).is_err(), "a committed entry is missing");
     }
 
     #[test]
     fn a_crash_between_a_snapshot_and_its_hard_state_does_no_harm() {
-        let (storage, _) = assemble(Some(&snapshot(5)), HardState { term: 1, vote: 3, commit: 2 }, &[]).unwrap();
+        let (storage, _) = assemble(Some(&snapshot(5)), HardState { term: 1, vote: 3, commit: 2 }, vec![]).unwrap();
         assert_eq!(storage.initial_state().unwrap().0, HardState { term: 2, vote: 0, commit: 5 });
     }
 

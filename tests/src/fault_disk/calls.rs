@@ -1,11 +1,11 @@
 //! The calls: the seam of the log, on files that are in memory.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
 use bytes::Bytes;
-use wal::disk::{Disk, Listed, Region, Sink};
+use wal::disk::{Disk, Listed, Region, Sink, Source};
 
 use super::{dir_of, name_of, sector_range, Call, Content, Fault, FaultDisk, NameChange, Pace, State, SECTOR_BYTES};
 
@@ -105,7 +105,10 @@ impl Disk for FaultDisk {
             return Err(fault.error());
         }
         let id = state.id(path)?;
-        Ok(Bytes::from(state.files[id].live.clone()))
+        match state.files[id].bad.is_empty() {
+            true => Ok(Bytes::from(state.files[id].live.clone())),
+            false => Err(Fault::Io.error()),
+        }
     }
 
     fn settle(&self, path: &Path) -> io::Result<()> {
@@ -185,13 +188,14 @@ impl Disk for FaultDisk {
         Ok(Box::new(FaultSink { disk: self.clone(), id }))
     }
 
-    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+    fn open_stream(&self, path: &Path) -> io::Result<Box<dyn Source>> {
         let mut state = self.state();
         if let Some(fault) = state.begin(|_| Call::OpenStream(name_of(path))) {
             return Err(fault.error());
         }
         let id = state.id(path)?;
-        Ok(Box::new(FaultSource { disk: self.clone(), bytes: state.files[id].live.clone(), at: 0 }))
+        let Content { live, bad, .. } = &state.files[id];
+        Ok(Box::new(FaultSource { disk: self.clone(), bytes: live.clone(), bad: bad.clone(), at: 0 }))
     }
 
     fn unique(&self) -> u64 {
@@ -332,7 +336,16 @@ impl Sink for FaultSink {
 struct FaultSource {
     disk: FaultDisk,
     bytes: Vec<u8>,
+    bad: Range<usize>,
     at: usize,
+}
+
+impl Seek for FaultSource {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let SeekFrom::Start(at) = to else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.at = usize::try_from(at).map_or(self.bytes.len(), |at| at.min(self.bytes.len()));
+        Ok(at)
+    }
 }
 
 impl Read for FaultSource {
@@ -342,6 +355,12 @@ impl Read for FaultSource {
             Some(Fault::Short) => limit = limit.div_ceil(2),
             Some(fault) => return Err(fault.error()),
             None => {}
+        }
+        // What comes before a bad place is read, the place itself is not.
+        match self.at {
+            at if self.bad.contains(&at) => return Err(Fault::Io.error()),
+            at if at < self.bad.start => limit = limit.min(self.bad.start - at),
+            _ => {}
         }
         let rest = &self.bytes[self.at..];
         let count = rest.len().min(limit);

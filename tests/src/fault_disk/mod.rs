@@ -154,6 +154,8 @@ struct Content {
     dirty: BTreeSet<usize>,
     /// A write-back that the writer did not ask for has failed, and its next sync is to say so.
     failed_write_back: bool,
+    /// What cannot be read any more.
+    bad: Range<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -192,6 +194,14 @@ impl FaultDisk {
     /// Takes back [`FaultDisk::fail`].
     pub fn disarm(&self) {
         self.state().fail = None;
+    }
+
+    /// From now on, this stretch of the file with this name cannot be read.
+    pub fn spoil(&self, name: &str, bad: Range<usize>) {
+        let mut state = self.state();
+        if let Some(id) = state.live.get(name).copied() {
+            state.files[id].bad = bad;
+        }
     }
 
     /// Whether the fault has come up.

@@ -1,6 +1,7 @@
 //! Opening: what recovery found becomes a log that goes on, or a new one is created.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use super::rotation::create_segment;
 use super::{Live, Next, Options, Wal};
 use crate::batch::{batch_bytes, begin_segment, head_records, Owned};
 use crate::disk::Disk;
+use crate::entries::Found;
 use crate::error::WalError;
 use crate::format::{self, SealMark, Seed, SEGMENT_HEADER_BYTES};
 use crate::housekeeper::Housekeeper;
@@ -18,6 +20,9 @@ use crate::images::read_images;
 use crate::recovery::{self, LiveEnd, SegmentInfo};
 use crate::state::LogState;
 use crate::{OsDisk, Recovered};
+
+/// How much of a segment is stored again at once.
+const STORED_AGAIN_BYTES: usize = 4 << 20;
 
 /// The smallest segment that is of any use.
 const MIN_SEGMENT_BYTES: u64 = 4096;
@@ -111,7 +116,7 @@ impl Wal {
             snapshots: Vec::new(),
             hard_state: HardState::default(),
             first_index: 1,
-            entries: Vec::new(),
+            entries: Found::default(),
             dir: dir.into(),
             torn: None,
         };
@@ -141,15 +146,13 @@ impl Wal {
             return Err(WalError::Missing { dir: dir.into(), what: "there is no segment".into() });
         };
         let path = dir.join(&info.name);
-        let mut region = disk.map(&path).map_err(|source| WalError::io("map the log segment", &path, source))?;
         // What recovery read may be in memory only, left there by a process that died, and if that one's sync failed, the
         // system takes it for written. Nothing but storing it again makes sure.
-        if end.proven < end.offset {
-            region
-                .slice_mut(end.proven..end.offset)
-                .map(store_again)
+        for start in (end.proven..end.offset).step_by(STORED_AGAIN_BYTES) {
+            store_again(&*disk, &path, start..end.offset.min(start + STORED_AGAIN_BYTES))
                 .map_err(|source| WalError::io("store into the log segment", &path, source))?;
         }
+        let mut region = disk.map(&path).map_err(|source| WalError::io("map the log segment", &path, source))?;
         region.sync(0..end.offset).map_err(|source| WalError::io("sync the log segment", &path, source))?;
         // Oldest first: what has no final name must follow what has one.
         let mut before: Option<PathBuf> = None;
@@ -204,15 +207,17 @@ fn seal(disk: &dyn Disk, path: &Path, mark: &SealMark) -> std::io::Result<()> {
     region.sync(mark.place())
 }
 
-/// Changes nothing, but the system does not know that, nor does the compiler.
-fn store_again(bytes: &mut [u8]) {
-    // In pieces: a long segment is not held in memory once more.
+/// Changes nothing, but the system does not know that, nor does the compiler. The map goes at once: a long segment is not
+/// held in memory once more.
+fn store_again(disk: &dyn Disk, path: &Path, range: Range<usize>) -> std::io::Result<()> {
+    let mut region = disk.map(path)?;
     let mut copy = [0; 4096];
-    for piece in bytes.chunks_mut(copy.len()) {
+    for piece in region.slice_mut(range.clone())?.chunks_mut(copy.len()) {
         let copy = &mut copy[..piece.len()];
         copy.copy_from_slice(piece);
         piece.copy_from_slice(std::hint::black_box(copy));
     }
+    region.sync(range)
 }
 
 /// What recovery found begun under its temporary name. All of it is durable.
