@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use raft_core::pb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
-use wal::{Image, Options, Recovered, SnapshotDir, Wal, WalError};
+use wal::{Options, Recovered, SnapshotDir, Wal, WalError};
 
-use crate::fault_disk::{log_dir, snapshot_dir, FaultDisk, SECTOR_BYTES};
+use crate::fault_disk::{log_dir, snapshot_dir, FaultDisk, Image, Moment, SECTOR_BYTES};
 use crate::random::Random;
 
 /// One call, or the few that belong together.
@@ -215,18 +215,47 @@ impl Workload {
     /// Opens a new log on the disk and does everything. Stops at the first error, and says after how many steps. All of
     /// them and an error: the housekeeper failed at the last of them.
     pub fn run(&self, disk: &FaultDisk) -> (usize, Option<WalError>) {
+        self.go_on(disk, 0, self.steps.len())
+    }
+
+    /// [`Workload::run`] on a log that holds `done` of the steps already, and only up to the one with the number `end`.
+    pub fn go_on(&self, disk: &FaultDisk, done: usize, end: usize) -> (usize, Option<WalError>) {
+        disk.set_progress(done);
         let (mut log, _, snapshots) = match self.open(disk) {
             Ok(opened) => opened,
-            Err(error) => return (0, Some(error)),
+            Err(error) => return (done, Some(error)),
         };
-        for (number, step) in self.steps.iter().enumerate() {
-            if let Err(error) = do_step(&mut log, &snapshots, step, &self.steps[..number]) {
+        let end = end.min(self.steps.len());
+        for number in done..end {
+            if let Err(error) = do_step(&mut log, &snapshots, &self.steps[number], &self.steps[..number]) {
                 return (number, Some(error));
             }
             disk.set_progress(number + 1);
         }
         // One call more, in which the log says what its housekeeper could not do.
-        (self.steps.len(), log.sync().err())
+        (end, log.sync().err())
+    }
+
+    /// The first that a crash leaves of a run, at this moment or later, with a torn end that opening passes over: the disk,
+    /// and how many steps it holds.
+    pub fn torn_crash(&self, moments: &[Moment], from: usize) -> Option<(Image, usize)> {
+        let mut random = Random::new(from as u64);
+        for moment in moments.iter().skip(from) {
+            let mut found = None;
+            moment.images(3, 256, &mut random, |image| {
+                if found.is_some() {
+                    return;
+                }
+                if let Ok((_, recovered, _)) = self.open(&FaultDisk::with_image(&image)) {
+                    let steps = self.explain(&Expected::of(&recovered), moment.progress);
+                    found = steps.filter(|_| recovered.torn.is_some()).map(|steps| (image, steps));
+                }
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
     }
 
     /// Goes on with an opened log that holds `steps` of them: the next one is done as if for the first time, byte for byte
@@ -415,7 +444,7 @@ pub struct Shape {
     /// How many steps were acknowledged.
     pub done: usize,
     /// Its files.
-    pub files: Vec<Image>,
+    pub files: Vec<wal::Image>,
     /// What each sector of each file ever held before, oldest first, without what it holds now.
     pub older: Vec<Vec<Vec<Vec<u8>>>>,
     /// Whether a mark stands behind the last batch, which proves that it was synced.
@@ -474,7 +503,17 @@ pub fn shapes() -> Vec<Shape> {
     shapes.push(Shape::at_rest(&appends, "appends, cut off before the mark").without_mark());
     shapes.push(Shape::at_rest(&groups, "groups, cut off before the mark").without_mark());
     shapes.extend(Shape::begun(&rotations, "a segment that was begun and not yet named"));
+    shapes.extend(Shape::with_torn_end(&appends, "a torn end in the middle, left for the next segment"));
+    assert_eq!(shapes.len(), workloads.len() + 4);
     shapes
+}
+
+/// The moments of a life in which everything succeeds.
+fn run_from(workload: &Workload, disk: FaultDisk, done: usize) -> Vec<Moment> {
+    disk.record();
+    let (steps, error) = workload.go_on(&disk, done, usize::MAX);
+    assert!(error.is_none() && steps == workload.steps.len(), "{}: {error:?}", workload.name);
+    disk.take_moments()
 }
 
 impl Shape {
@@ -483,17 +522,24 @@ impl Shape {
     }
 
     fn at(workload: &Workload, name: &'static str, moment: usize, has_mark: bool) -> Self {
-        let disk = FaultDisk::new();
-        disk.record();
-        let (_, error) = workload.run(&disk);
-        assert!(error.is_none(), "{name}: {error:?}");
-        let moments = disk.take_moments();
+        Self::of(workload, name, &run_from(workload, FaultDisk::new(), 0), moment, has_mark)
+    }
+
+    /// What two lives leave: the first one ended in the midst of a batch, and the second went on in the next segment.
+    fn with_torn_end(workload: &Workload, name: &'static str) -> Option<Self> {
+        let moments = run_from(workload, FaultDisk::new(), 0);
+        let (image, steps) = workload.torn_crash(&moments, moments.len() / 3)?;
+        let moments = run_from(workload, FaultDisk::with_image(&image), steps);
+        Some(Self::of(workload, name, &moments, usize::MAX, true))
+    }
+
+    fn of(workload: &Workload, name: &'static str, moments: &[Moment], moment: usize, has_mark: bool) -> Self {
         let last = moment.min(moments.len() - 1);
-        let images: Vec<_> = moments[..=last].iter().map(crate::fault_disk::Moment::live_image).collect();
+        let images: Vec<_> = moments[..=last].iter().map(Moment::live_image).collect();
         let done = moments[last].progress + usize::from(!has_mark);
-        let logs = |image: &crate::fault_disk::Image| -> Vec<Image> {
+        let logs = |image: &Image| -> Vec<wal::Image> {
             let log = image.iter().filter_map(|(name, bytes)| Some((name.strip_prefix("wal/")?, bytes)));
-            log.map(|(name, bytes)| Image { name: name.into(), bytes: Bytes::from(bytes.clone()) }).collect()
+            log.map(|(name, bytes)| wal::Image { name: name.into(), bytes: Bytes::from(bytes.clone()) }).collect()
         };
         let files = images.last().map(logs).unwrap_or_default();
         let mut older: Vec<Vec<Vec<Vec<u8>>>> =
@@ -537,7 +583,7 @@ impl Shape {
         let disk = FaultDisk::new();
         disk.record();
         workload.run(&disk);
-        let begun = |moment: &crate::fault_disk::Moment| {
+        let begun = |moment: &Moment| {
             let image = moment.live_image();
             image.iter().any(|(name, bytes)| name.ends_with("1.next") && bytes.starts_with(b"\x89RWAL"))
         };
@@ -557,7 +603,7 @@ impl Shape {
 ///
 /// # Panics
 /// If not.
-pub fn last_cannot_vanish(image: &crate::fault_disk::Image, context: &str) {
+pub fn last_cannot_vanish(image: &Image, context: &str) {
     let mut log: Vec<_> = image.iter().filter_map(|(name, bytes)| Some((name.strip_prefix("wal/")?, bytes))).collect();
     let Some(last) = log.iter().rposition(|(name, _)| name.ends_with(".wal")) else { return };
     log.truncate(last);
@@ -566,7 +612,7 @@ pub fn last_cannot_vanish(image: &crate::fault_disk::Image, context: &str) {
         return;
     }
     let images: Vec<_> =
-        log.into_iter().map(|(name, bytes)| Image { name: name.into(), bytes: bytes.clone().into() }).collect();
+        log.into_iter().map(|(name, bytes)| wal::Image { name: name.into(), bytes: bytes.clone().into() }).collect();
     assert!(
         wal::recover_images(&log_dir(), &images).is_err(),
         "{context}: the last segment is gone and nobody notices"

@@ -127,6 +127,51 @@ fn crash_everywhere(workload: &Workload) -> Count {
     count
 }
 
+/// How many crashed logs of each workload have a second life, and how long it is.
+const SECOND_LIVES: usize = 8;
+const SECOND_LIFE_STEPS: usize = 5;
+
+/// The second life of a log whose first one ended in the midst of a batch: it goes on in the next segment at once, out of
+/// one that is closed early, and is crashed at every call from its opening on.
+#[test]
+fn a_second_life_behind_a_torn_end_survives_a_crash_anywhere() {
+    let (mut lives, mut rotated, mut count) = (0, 0, Count::default());
+    for workload in wal_workload::all() {
+        let first = moments(&workload, Pace::AtOnce);
+        let mut from = 0;
+        for life in 0..SECOND_LIVES {
+            from = from.max(life * first.len() / SECOND_LIVES);
+            let Some((image, steps)) = workload.torn_crash(&first, from) else { break };
+            lives += 1;
+            let newest = |image: &Image| image.keys().rfind(|name| name.ends_with(".wal")).cloned();
+            for pace in [Pace::AtOnce, Pace::WhenNeeded] {
+                let disk = FaultDisk::with_image(&image);
+                disk.set_pace(pace);
+                disk.record();
+                let (_, error) = workload.go_on(&disk, steps, steps + SECOND_LIFE_STEPS);
+                assert!(error.is_none(), "{}: {error:?}", workload.name);
+                rotated += usize::from(newest(&disk.image()) > newest(&image));
+                let mut seen = HashSet::new();
+                for moment in disk.take_moments() {
+                    count.moments += 1;
+                    moment.images(ALL_BELOW_SLOW, TEAR_BYTES_SLOW, &mut Random::new(3), |image| {
+                        count.images += 1;
+                        let mut hasher = DefaultHasher::new();
+                        (&image, moment.progress).hash(&mut hasher);
+                        if seen.insert(hasher.finish()) {
+                            count.distinct += 1;
+                            let deep = count.distinct % 80 == 1;
+                            check(&workload, &moment, &image, &mut count, deep);
+                        }
+                    });
+                }
+            }
+        }
+    }
+    println!("wal crashes in {lives} second lives: 0 panics, 0 lost, 0 invented in {count:?}");
+    assert!(lives >= 20 && rotated >= lives && count.torn > 0 && count.recoveries_crashed > 0, "{lives} {rotated}");
+}
+
 #[test]
 fn every_workload_survives_a_crash_anywhere() {
     let workloads = wal_workload::all();

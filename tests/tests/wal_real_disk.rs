@@ -147,7 +147,7 @@ fn a_process_that_is_killed_loses_nothing_it_acknowledged() {
     }
     // How often a kill comes in the midst of a store is chance, and not asserted.
     println!(
-        "wal kill -9: {KILLS} times, {in_all} entries acknowledged, 0 lost; {torn} torn tails cut, {unsynced} times entries \
+        "wal kill -9: {KILLS} times, {in_all} entries acknowledged, 0 lost; {torn} torn tails passed over, {unsynced} times entries \
          were kept that had not been acknowledged yet"
     );
     assert!(in_all > KILLS as u64);

@@ -1,4 +1,4 @@
-//! The seam between the log and the files: a dozen calls, so that a test's disk can stand in for the real one.
+//! The seam between the log and the files: a few calls, so that a test's disk can stand in for the real one.
 //!
 //! The log never calls the operating system itself. What it needs from a disk is little: a file that is really
 //! allocated and that can be stored into, a sync of a range, the names in a directory and a way to make them durable,
@@ -50,7 +50,8 @@ pub trait Disk: Send + Sync {
     fn map(&self, path: &Path) -> io::Result<Box<dyn Region>>;
 
     /// Makes a stretch of a segment quick to store into, and changes none of its bytes: a help that a disk need not give.
-    /// Runs beside a writer of the same file, and must leave the writer's own syncs to report every failure.
+    /// Runs beside a writer of the same file, in a stretch that this one may have come to meanwhile, and must leave the
+    /// writer's own syncs to report every failure.
     fn prefill(&self, _path: &Path, _range: Range<usize>) -> io::Result<()> {
         Ok(())
     }

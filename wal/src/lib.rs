@@ -1,10 +1,11 @@
 //! The log on disk: a memory-mapped write-ahead log and snapshot files for Raft.
 //!
 //! Raft promises things: "I voted for you in term 7", "I hold the log up to entry 90". A promise may leave the node
-//! only once it would survive the node. This crate is where that happens: [`Wal::save`] returns after the hard state
-//! and entries are durable, and after any crash [`Wal::open`] returns everything that was ever acknowledged, or refuses
-//! and says what is damaged and where. It never drops an acknowledged record in silence, and never mistakes damage for
-//! a torn tail.
+//! only once it would survive the node. This crate is where that happens: [`Wal::save`] returns after entries, term and
+//! vote are durable (a commit alone promises nothing and may lag), and after any crash [`Wal::open`] returns everything
+//! that was acknowledged and not purged since, or refuses and says what is damaged and where. It drops no acknowledged
+//! record in silence, and takes no damage for a torn tail, but for one case that no format can tell: the last group of
+//! batches, damaged within seconds of its sync (`DIVERGENCE.md`, "What no log can know").
 //!
 //! ```
 //! use raft_core::pb::{Entry, HardState};

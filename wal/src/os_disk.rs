@@ -36,8 +36,9 @@
 //!
 //! **Copy on write.** A file system that never overwrites a block in place (btrfs, ZFS, bcachefs) keeps `fallocate`'s
 //! promise for the first write of each block only, and prefilling is that first write. There a full disk shows when a
-//! range is about to be stored into, or in a sync that fails and ends the log; nothing acknowledged is lost, but the clear
-//! error before anything is at risk needs a file system that overwrites: ext4, xfs, tmpfs.
+//! range is about to be stored into, or in a sync that fails and ends the log, or, should the system write a page out in
+//! the moment between, as SIGBUS; nothing acknowledged is lost, but the clear error before anything is at risk needs a file
+//! system that overwrites: ext4, xfs, tmpfs.
 //!
 //! **Watched.** Miri cannot map files. In its place `valgrind` watches every access while this crate's tests run, which
 //! finds a use of memory that was unmapped, or never mapped (`.ci/run` does this each time; a few seconds):

@@ -16,7 +16,10 @@
 //! 4. *A valid batch that does not fit the chain.* No crash makes that: the batch before it was exchanged.
 //!
 //! None of these: what stands there was never acknowledged. It is passed over, and [`Torn`] says so; the log goes on in
-//! the next segment.
+//! the next segment. A begun segment under its temporary name whose first batch is torn like that is removed, since its
+//! name is needed: nothing in it was ever acknowledged, for the first sync of a segment covers that batch.
+//!
+//! Until something is written again, a torn end stays the end, and every opening says so once.
 //!
 //! What no format can tell: the *last* group of batches that a sync acknowledged, damaged before anything that proves
 //! it reached the disk (the next batch, or the mark that is stored after each sync and is written back within seconds,
@@ -268,7 +271,7 @@ fn adopt<'a>(dir: &Path, file: &Named<'a>, identity: Option<u64>) -> Result<Opti
     match judge(&at_the_beginning(Name::Prepared, head, ahead)) {
         Verdict::Discard => Ok(None),
         Verdict::Refuse(reason) => Err(refusal(dir, image, reason, at, &version.to_string())),
-        Verdict::Live | Verdict::CutTail | Verdict::Sealed => Err(refusal(dir, image, Reason::Impossible, at, "")),
+        Verdict::Live | Verdict::TornTail | Verdict::Sealed => Err(refusal(dir, image, Reason::Impossible, at, "")),
     }
 }
 
@@ -333,14 +336,14 @@ fn read_segments(
                     outcome.unsealed.push((position, mark));
                 }
             }
-            verdict @ (Verdict::Live | Verdict::CutTail) => {
-                if verdict == Verdict::CutTail {
+            verdict @ (Verdict::Live | Verdict::TornTail) => {
+                if verdict == Verdict::TornTail {
                     let len_bytes = (debris_end - walk.offset) as u64;
                     let file = dir.join(&segment.image.name);
                     outcome.torn = Some(Torn { file, offset: walk.offset as u64, len_bytes });
                 }
                 let Walk { offset, proven, checksum, .. } = walk;
-                let torn = verdict == Verdict::CutTail;
+                let torn = verdict == Verdict::TornTail;
                 outcome.live = Some(LiveEnd { seed: segment.seed, offset, proven, checksum, torn });
             }
             Verdict::Refuse(reason) => return Err(refusal(dir, segment.image, reason, walk.offset, &walk.detail)),

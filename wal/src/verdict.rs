@@ -4,7 +4,8 @@
 //! ever begun; [`judge`] says how a segment that belongs to it ends. For each of the possible combinations there is exactly
 //! one verdict; the compiler checks that none is missing, and tests enumerate them all: the second table against the proofs
 //! that [`mod@crate::recovery`] names, the first one in `tests/file_sets.rs` with every set of files that a few segments can
-//! leave. Nothing else in the crate decides to cut, to drop or to refuse.
+//! leave. Nothing else in the crate decides to cut or to drop. What else is refused needs no table: a place that the disk
+//! fails to read, a `.wal` with a name that is none, and entries that go on from nothing that is known.
 
 /// How the file is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -153,7 +154,7 @@ pub(crate) enum Verdict {
     /// Whole; the log goes on here.
     Live,
     /// What follows the place was never acknowledged: leave it, and go on in the next segment.
-    CutTail,
+    TornTail,
     /// Never acknowledged at all: remove the file.
     Discard,
     /// Leave everything as it is and say why.
@@ -179,7 +180,7 @@ pub(crate) enum Reason {
 
 /// The table. Total: the compiler checks that every combination is matched, a test that each verdict is right.
 pub(crate) fn judge(seen: &Observation) -> Verdict {
-    use Verdict::{CutTail, Discard, Live, Refuse};
+    use Verdict::{TornTail, Discard, Live, Refuse};
     if bug!(DamageIsTorn) && seen.ahead == Ahead::Proof {
         return judge(&Observation { ahead: Ahead::Debris, ..*seen });
     }
@@ -205,7 +206,7 @@ pub(crate) fn judge(seen: &Observation) -> Verdict {
                 (_, true, Name::Prepared) => Discard,
                 (_, false, _) if !seen.reaches_commit => Refuse(Reason::CommitOutOfReach),
                 (Ahead::Nothing, false, _) if seen.stop != Stop::Broken => Live,
-                (Ahead::Nothing | Ahead::Debris, false, _) => CutTail,
+                (Ahead::Nothing | Ahead::Debris, false, _) => TornTail,
             },
         },
     }
@@ -285,7 +286,7 @@ mod tests {
                     seen.head == Head::Sound && seen.ahead == Ahead::Nothing && seen.stop != Stop::Broken,
                     "{seen:?}"
                 ),
-                Verdict::CutTail => assert!(
+                Verdict::TornTail => assert!(
                     seen.head == Head::Sound && (seen.ahead == Ahead::Debris || seen.stop == Stop::Broken),
                     "{seen:?}"
                 ),

@@ -65,7 +65,7 @@ places! {
     RecoveredAll: "a crash lost nothing that was written",
     RecoveredLess: "a crash lost what had not been synced",
     RecoveredMore: "what had not been acknowledged survived a crash",
-    RecoveredTorn: "a torn tail was cut",
+    RecoveredTorn: "a torn tail was passed over",
     RecoveredWithSnapshot: "a node started from a snapshot",
     RecoveredWithoutEntries: "a node started from a snapshot with nothing behind it",
     RecoveredCommitBehind: "a node came back with a lower commit index",
