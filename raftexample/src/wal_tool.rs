@@ -220,7 +220,7 @@ fn line_of(item: &Item) -> String {
         Item::BadRecord { offset, known: Some(record) } => format!("  {offset:>10}    {}  BAD", name_of(*record)),
         Item::BadRecord { offset, known: None } => format!("  {offset:>10}    a record of unknown kind  BAD"),
         Item::LeftBehind { offset, until } => format!("  {offset:>10}  left      unacknowledged, up to {until}"),
-        Item::Gap { offset, until, what } => {
+        Item::BadPlace { offset, until, what } => {
             format!("  {offset:>10}  THE DISK FAILS TO READ THIS, up to {until}: {what}")
         }
         Item::Unreadable { offset, until } => format!("  {offset:>10}  UNREADABLE up to {until}"),
@@ -246,7 +246,7 @@ fn json_of(item: &Item) -> Value {
             "term": known.map(|(_, term, _)| term), "index": known.map(|(.., index)| index), "valid": false,
         }),
         Item::LeftBehind { offset, until } => json!({ "what": "left behind", "offset": offset, "until": until }),
-        Item::Gap { offset, until, what } => {
+        Item::BadPlace { offset, until, what } => {
             json!({ "what": "disk failure", "offset": offset, "until": until, "text": what })
         }
         Item::Unreadable { offset, until } => json!({ "what": "unreadable", "offset": offset, "until": until }),

@@ -40,7 +40,7 @@ fn listed(held: &Held) -> (Vec<u64>, Vec<(u64, u64)>) {
     let (mut entries, mut gaps) = (Vec::new(), Vec::new());
     walk(held, &mut |item, _| match item {
         Item::Record { kind: RecordKind::Entry, index, .. } => entries.push(*index),
-        Item::Gap { offset, until, what } => {
+        Item::BadPlace { offset, until, what } => {
             assert!(!what.is_empty());
             gaps.push((*offset, *until));
         }

@@ -516,6 +516,21 @@ pub(crate) fn check_body(segment: &[u8], header: &BatchHeader, seed: Seed) -> Bo
     }
 }
 
+/// How far a segment is one sound batch after the other, from its beginning on; 0 if it has no sound header. Whether they
+/// follow each other is not looked at.
+pub(crate) fn sound_until(segment: &[u8]) -> usize {
+    let Ok((header, _)) = SegmentHeader::decode(segment) else { return 0 };
+    let seed = Seed::new(header.identity, header.sequence);
+    let mut at = SEGMENT_HEADER_BYTES;
+    while let Some(batch) = BatchHeader::decode(segment, at, seed) {
+        match batch.end(segment.len()) {
+            Some(end) if check_body(segment, &batch, seed) == Body::Sound => at = end,
+            _ => break,
+        }
+    }
+    at
+}
+
 /// The records that stand between two offsets of a segment, where [`check_body`] has found sound ones.
 pub(crate) fn records(segment: &[u8], range: Range<usize>) -> impl Iterator<Item = RecordView<'_>> {
     let mut at = range.start;

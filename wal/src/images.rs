@@ -1,8 +1,8 @@
 //! Reading the segments of a directory into memory, or rather: bringing them there and pointing at them.
 //!
 //! Sealed segments are mapped, not copied; what may be stored into again is copied, without its empty rest. Bringing a
-//! file's pages in is work for the operating system that has nothing to do with the next file's, so two threads share it
-//! where the disk allows ([`Disk::background`]); it is a third of the time that opening a long log takes.
+//! file's pages in and checking its checksums has nothing to do with the next file's, so two threads share it where the
+//! disk allows ([`Disk::background`]); it is most of the time that opening a long log takes.
 //!
 //! A disk may have lost the power to read a place. A log is not opened then, and the error says where that is
 //! ([`WalError::Unreadable`]). The tools go on behind it ([`read_what_can_be`]): a person wants to see the rest.
@@ -29,7 +29,7 @@ const PAGE_BYTES: u64 = 4096;
 
 /// A stretch of a file that the disk cannot read.
 #[derive(Clone, Debug)]
-pub(crate) struct Gap {
+pub(crate) struct BadPlace {
     /// Of the file, without the directory.
     pub(crate) name: String,
     /// Bytes from its start.
@@ -38,7 +38,7 @@ pub(crate) struct Gap {
     pub(crate) what: String,
 }
 
-impl Gap {
+impl BadPlace {
     pub(crate) fn error(&self, dir: &Path) -> WalError {
         WalError::Unreadable { file: dir.join(&self.name), offset: self.range.start, what: self.what.clone() }
     }
@@ -47,13 +47,18 @@ impl Gap {
 /// Every segment in the directory, by name. The newest is settled first: a process that died may have left bytes in
 /// memory that the disk does not have.
 /// `progress` is told how many bytes are there, and of how many.
+/// With each image: up to where its batches have been checked and are sound ([`format::sound_until`]).
 pub(crate) fn read_images(
     disk: &dyn Disk,
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Vec<Image>, WalError> {
-    let read = read_all(disk, dir, false, progress)?;
-    Ok(read.into_iter().map(|(image, _)| image).collect())
+) -> Result<(Vec<Image>, Vec<usize>), WalError> {
+    let read = |file: &Listed, is_stored_into| {
+        let (image, _) = read_file(disk, dir, file, is_stored_into, false)?;
+        let sound_until = format::sound_until(&image.bytes);
+        Ok((image, sound_until))
+    };
+    Ok(read_all(disk, dir, read, progress)?.into_iter().unzip())
 }
 
 /// [`read_images`], with zeros for what cannot be read, and what that is.
@@ -61,17 +66,19 @@ pub(crate) fn read_what_can_be(
     disk: &dyn Disk,
     dir: &Path,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<(Vec<Image>, Vec<Gap>), WalError> {
-    let (images, gaps): (_, Vec<_>) = read_all(disk, dir, true, progress)?.into_iter().unzip();
-    Ok((images, gaps.concat()))
+) -> Result<(Vec<Image>, Vec<BadPlace>), WalError> {
+    let read = |file: &Listed, is_stored_into| read_file(disk, dir, file, is_stored_into, true);
+    let (images, bad_places): (_, Vec<_>) = read_all(disk, dir, read, progress)?.into_iter().unzip();
+    Ok((images, bad_places.concat()))
 }
 
-fn read_all(
+/// Calls `read` with every segment file, and with whether that may be stored into; on two threads if it can be.
+fn read_all<T: Send>(
     disk: &dyn Disk,
     dir: &Path,
-    passes_gaps: bool,
+    read: impl Fn(&Listed, bool) -> Result<(Image, T), WalError> + Sync,
     progress: &mut dyn FnMut(u64, u64),
-) -> Result<Vec<(Image, Vec<Gap>)>, WalError> {
+) -> Result<Vec<(Image, T)>, WalError> {
     let mut listed = disk.list(dir).map_err(|source| WalError::io("list the log directory", dir, source))?;
     listed.retain(|file| file.name.ends_with(".wal") || file.name.ends_with(".next"));
     let total: u64 = listed.iter().map(|file| file.len_bytes).sum();
@@ -80,7 +87,7 @@ fn read_all(
     let newest = listed.iter().rfind(|file| file.name.ends_with(".wal"));
     let read = |file: &Listed| {
         let is_stored_into = Some(file) == newest || file.name.ends_with(".next");
-        let read = read_file(disk, dir, file, is_stored_into, passes_gaps)?;
+        let read = read(file, is_stored_into)?;
         done_bytes.fetch_add(read.0.bytes.len() as u64, Ordering::Relaxed);
         Ok(read)
     };
@@ -113,8 +120,8 @@ fn read_file(
     dir: &Path,
     file: &Listed,
     is_stored_into: bool,
-    passes_gaps: bool,
-) -> Result<(Image, Vec<Gap>), WalError> {
+    passes_bad_places: bool,
+) -> Result<(Image, Vec<BadPlace>), WalError> {
     let name = &file.name;
     let path = dir.join(name);
     let failed = |source| WalError::io("read the log segment", &path, source);
@@ -128,19 +135,19 @@ fn read_file(
             Err(error) => why = Some(error),
         }
     }
-    let mut gaps = Vec::new();
+    let mut bad_places = Vec::new();
     let bytes = copy(disk, &path, file.len_bytes, &mut |offset, error| {
         let range = offset..(offset + 1).next_multiple_of(PAGE_BYTES).min(file.len_bytes);
-        let gap = Gap { name: name.clone(), range, what: error.to_string() };
-        match passes_gaps {
-            true => gaps.push(gap),
-            false => return Err(gap.error(dir)),
+        let bad = BadPlace { name: name.clone(), range, what: error.to_string() };
+        match passes_bad_places {
+            true => bad_places.push(bad),
+            false => return Err(bad.error(dir)),
         }
-        Ok(gaps.last().map_or(offset, |gap| gap.range.end))
+        Ok(bad_places.last().map_or(offset, |bad| bad.range.end))
     });
     match (bytes, why) {
-        (Ok(bytes), None) => Ok((Image { name: name.clone(), bytes }, gaps)),
-        (Ok(bytes), Some(_)) if passes_gaps => Ok((Image { name: name.clone(), bytes }, gaps)),
+        (Ok(bytes), None) => Ok((Image { name: name.clone(), bytes }, bad_places)),
+        (Ok(bytes), Some(_)) if passes_bad_places => Ok((Image { name: name.clone(), bytes }, bad_places)),
         (Err(Failed::There(error)), _) => Err(error),
         (Ok(_) | Err(Failed::Io(_)), Some(error)) | (Err(Failed::Io(error)), None) => Err(failed(error)),
     }

@@ -108,6 +108,8 @@ struct Walk {
 /// A segment that has a sound header.
 struct Sound<'a> {
     image: &'a Image,
+    /// Its batches up to there are known to be sound, one by one.
+    sound_until: usize,
     name: Name,
     header: SegmentHeader,
     checksum: u32,
@@ -124,6 +126,16 @@ pub(crate) struct Chain {
 
 /// Reads a whole log. `dir` is for messages only; `progress` is told how many bytes are done.
 pub(crate) fn recover(dir: &Path, images: &[Image], progress: &mut dyn FnMut(u64)) -> Result<Outcome, WalError> {
+    recover_checked(dir, images, &[], progress)
+}
+
+/// [`recover`] of images that were checked already, each up to there ([`format::sound_until`]).
+pub(crate) fn recover_checked(
+    dir: &Path,
+    images: &[Image],
+    sound_until: &[usize],
+    progress: &mut dyn FnMut(u64),
+) -> Result<Outcome, WalError> {
     let mut outcome = Outcome {
         identity: 0,
         replay: Replay::new(0),
@@ -134,7 +146,7 @@ pub(crate) fn recover(dir: &Path, images: &[Image], progress: &mut dyn FnMut(u64
         torn: None,
     };
     let mut sound: Vec<Sound<'_>> = Vec::new();
-    for file in sort_by_name(dir, images)? {
+    for file in sort_by_name(dir, images, sound_until)? {
         let place = match sound.last().map(|last| last.header.sequence) {
             None if file.name == Name::Published || file.sequence == 0 => Place::First,
             None => Place::Apart,
@@ -198,16 +210,18 @@ struct Named<'a> {
     /// Of a published one.
     first_index: Option<u64>,
     image: &'a Image,
+    sound_until: usize,
 }
 
 /// The published segments in order, then the prepared ones.
-fn sort_by_name<'a>(dir: &Path, images: &'a [Image]) -> Result<Vec<Named<'a>>, WalError> {
+fn sort_by_name<'a>(dir: &Path, images: &'a [Image], sound_until: &[usize]) -> Result<Vec<Named<'a>>, WalError> {
     let mut files = Vec::new();
-    for image in images {
+    for (position, image) in images.iter().enumerate() {
+        let sound_until = sound_until.get(position).copied().unwrap_or(0);
         if let Some((sequence, first_index)) = format::parse_segment_name(&image.name) {
-            files.push(Named { name: Name::Published, sequence, first_index: Some(first_index), image });
+            files.push(Named { name: Name::Published, sequence, first_index: Some(first_index), image, sound_until });
         } else if let Some(sequence) = format::parse_prepared_name(&image.name) {
-            files.push(Named { name: Name::Prepared, sequence, first_index: None, image });
+            files.push(Named { name: Name::Prepared, sequence, first_index: None, image, sound_until });
         } else if image.name.ends_with(".wal") {
             let what = "its name is not that of a segment (sequence-index.wal, 16 hexadecimal digits each)".into();
             return Err(WalError::Damaged { file: dir.join(&image.name), offset: 0, what });
@@ -234,7 +248,7 @@ fn read_head<'a>(file: &Named<'a>, identity: Option<u64>) -> Result<Sound<'a>, (
         return Err((Head::Misplaced, 0));
     }
     let seed = Seed::new(header.identity, header.sequence);
-    Ok(Sound { image, name: file.name, header, checksum, seed })
+    Ok(Sound { image, sound_until: file.sound_until, name: file.name, header, checksum, seed })
 }
 
 /// What is seen of a segment that cannot be read beyond its header.
@@ -427,7 +441,11 @@ fn walk(segment: &Sound<'_>, successor: Option<Chain>, before: Option<(u64, usiz
             at.stop = if format::is_zero(here) { Stop::Blank } else { Stop::Broken };
             return at;
         };
-        match format::check_body(bytes, &header, segment.seed) {
+        let body = match header.end(bytes.len()).is_some_and(|end| end <= segment.sound_until) {
+            true => Body::Sound,
+            false => format::check_body(bytes, &header, segment.seed),
+        };
+        match body {
             Body::Sound => {}
             Body::Broken(_) => {
                 at.stop = Stop::Broken;

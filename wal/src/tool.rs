@@ -26,7 +26,7 @@ use crate::error::WalError;
 use crate::format::{
     self, BatchHeader, Body, RecordId, RecordKind, Seed, SegmentHeader, BATCH_HEADER_BYTES, SEGMENT_HEADER_BYTES,
 };
-use crate::images::{recover_showing, Gap};
+use crate::images::{recover_showing, BadPlace};
 use crate::recovery::{self, Image};
 use crate::state::LogState;
 use crate::{OsDisk, Recovered};
@@ -84,7 +84,7 @@ pub enum Item {
     },
     /// A stretch of the segment that the disk fails to read; it counts as zeros in what follows. Comes right behind the
     /// segment's own item.
-    Gap {
+    BadPlace {
         /// Where it begins.
         offset: u64,
         /// Where it ends.
@@ -105,7 +105,7 @@ pub enum Item {
 pub struct Held {
     images: Vec<Image>,
     /// What the disk fails to read of them: zeros there.
-    gaps: Vec<Gap>,
+    bad_places: Vec<BadPlace>,
     dir: PathBuf,
     disk: Arc<dyn Disk>,
     _lock: Box<dyn Send>,
@@ -127,13 +127,13 @@ impl Held {
             std::io::ErrorKind::WouldBlock => WalError::InUse { dir: dir.into() },
             _ => WalError::io("lock", dir, source),
         })?;
-        let (images, gaps) = crate::images::read_what_can_be(&*disk, dir, progress)?;
+        let (images, bad_places) = crate::images::read_what_can_be(&*disk, dir, progress)?;
         if images.is_empty() {
             let what =
                 "it holds no log segment (they are called *.wal; a node keeps them in the folder wal of its data)";
             return Err(WalError::Missing { dir: dir.into(), what: what.into() });
         }
-        Ok(Held { images, gaps, dir: dir.into(), disk, _lock: lock })
+        Ok(Held { images, bad_places, dir: dir.into(), disk, _lock: lock })
     }
 
     /// All bytes, to show progress against.
@@ -157,8 +157,8 @@ pub fn walk(held: &Held, each: &mut dyn FnMut(&Item, u64)) {
             len_bytes: bytes.len() as u64,
         };
         each(&item, before);
-        for Gap { range, what, .. } in held.gaps.iter().filter(|gap| gap.name == image.name) {
-            each(&Item::Gap { offset: range.start, until: range.end, what: what.clone() }, before);
+        for BadPlace { range, what, .. } in held.bad_places.iter().filter(|bad| bad.name == image.name) {
+            each(&Item::BadPlace { offset: range.start, until: range.end, what: what.clone() }, before);
         }
         if let (Some(identity), Some(sequence)) = (identity, sequence_of(image)) {
             let end = held.images.get(position + 1).and_then(|next| end_before(next, identity, sequence));
@@ -242,8 +242,8 @@ fn walk_segment(bytes: &[u8], seed: Seed, end: Option<u64>, each: &mut dyn FnMut
 
 /// What opening the log would find, or say; first of all, where the disk fails to read it. `progress` is told how many bytes have been checked.
 pub fn verify(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Recovered, WalError> {
-    match held.gaps.first() {
-        Some(gap) => Err(gap.error(&held.dir)),
+    match held.bad_places.first() {
+        Some(bad) => Err(bad.error(&held.dir)),
         None => recover_showing(&held.dir, &held.images, progress),
     }
 }
@@ -287,7 +287,7 @@ pub struct Repair {
 /// and begins anew behind each damage.
 pub fn plan_repair(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Option<Repair>, WalError> {
     let mut plan = Repair {
-        damage: held.gaps.iter().map(|gap| gap.error(&held.dir).to_string()).collect(),
+        damage: held.bad_places.iter().map(|bad| bad.error(&held.dir).to_string()).collect(),
         cut: Vec::new(),
         rewritten: Vec::new(),
         set_aside: Vec::new(),
@@ -302,10 +302,10 @@ pub fn plan_repair(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Option<
     }
     plan.last_index = state.last_index();
     plan.dropped_entries = entries_behind(held, plan.last_index);
-    for gap in &held.gaps {
-        let is_kept = plan.images.iter().any(|image| image.name == gap.name);
-        if is_kept && !plan.rewritten.contains(&gap.name) && !plan.cut.iter().any(|(name, _)| *name == gap.name) {
-            plan.rewritten.push(gap.name.clone());
+    for bad in &held.bad_places {
+        let is_kept = plan.images.iter().any(|image| image.name == bad.name);
+        if is_kept && !plan.rewritten.contains(&bad.name) && !plan.cut.iter().any(|(name, _)| *name == bad.name) {
+            plan.rewritten.push(bad.name.clone());
         }
     }
     Ok(Some(plan))

@@ -180,7 +180,7 @@ pub(crate) enum Reason {
 
 /// The table. Total: the compiler checks that every combination is matched, a test that each verdict is right.
 pub(crate) fn judge(seen: &Observation) -> Verdict {
-    use Verdict::{TornTail, Discard, Live, Refuse};
+    use Verdict::{Discard, Live, Refuse, TornTail};
     if bug!(DamageIsTorn) && seen.ahead == Ahead::Proof {
         return judge(&Observation { ahead: Ahead::Debris, ..*seen });
     }

@@ -55,8 +55,8 @@ impl Wal {
         // A rename of the last run may not be durable yet.
         disk.sync_dir(dir).map_err(|source| WalError::io("sync the log directory", dir, source))?;
         let outcome = {
-            let images = read_images(&*disk, dir, &mut |_, _| {})?;
-            recovery::recover(dir, &images, &mut |_| {})?
+            let (images, sound_until) = read_images(&*disk, dir, &mut |_, _| {})?;
+            recovery::recover_checked(dir, &images, &sound_until, &mut |_| {})?
         };
         for name in &outcome.discard {
             let path = dir.join(name);
