@@ -9,6 +9,10 @@
 //! a batch. A peer that reads slowly lets its queue fill up, and a full queue drops what comes: Raft is told that the peer
 //! is unreachable and stops streaming to it. Nobody waits.
 //!
+//! **After each full batch a stream rests** until every other task that is ready has had its turn. A follower that comes
+//! back after a long time is sent a megabyte at once, and the clients of the others wait for those few bytes that go to
+//! another follower meanwhile.
+//!
 //! **The newest connection wins.** A peer that dials again has given up its old stream, even if our side of it still looks
 //! well; what was queued for the old one is thrown away. Two processes with one id take the stream from each other for
 //! ever, which the log shows.
@@ -19,10 +23,10 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::mem::{replace, size_of};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::pin::{pin, Pin};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame};
@@ -30,6 +34,7 @@ use parking_lot::Mutex;
 use raft_core::pb::{Message, MessageType};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{interval_at, Instant, Interval, MissedTickBehavior};
 
 use super::stream::{Encode, Kind, LINK_HEARTBEAT};
@@ -124,7 +129,8 @@ impl Outlet {
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (kind, encoder) = (self.kind, self.kind.encoder());
         let replacement = Some(replacement);
-        Outgoing { id, kind, encoder, waiting, queued_bytes, replacement, heartbeat, sink, begun: false, ended }
+        let (begun, rest) = (false, None);
+        Outgoing { id, kind, encoder, waiting, queued_bytes, replacement, heartbeat, sink, begun, ended, rest }
     }
 
     /// Lets the stream, if there is one, end after what is queued, and any later one at once.
@@ -151,6 +157,37 @@ pub struct Outgoing {
     sink: Sink,
     begun: bool,
     ended: bool,
+    /// What follows a full batch.
+    rest: Option<Arc<Rest>>,
+}
+
+/// A pause of one stream until all other tasks that are ready have had their turn. The body is asked more often than that,
+/// so it must be able to tell whether the pause is over.
+struct Rest {
+    over: AtomicBool,
+    /// The connection's task.
+    task: Waker,
+}
+
+impl Rest {
+    fn begin(context: &Context<'_>) -> Arc<Rest> {
+        let rest = Arc::new(Rest { over: AtomicBool::new(false), task: context.waker().clone() });
+        let waker = Waker::from(Arc::clone(&rest));
+        // It is pending for certain, and the runtime wakes it when nothing else is ready.
+        let _ = pin!(yield_now()).poll(&mut Context::from_waker(&waker));
+        rest
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+}
+
+impl Wake for Rest {
+    fn wake(self: Arc<Rest>) {
+        self.over.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
 }
 
 impl Outgoing {
@@ -211,8 +248,12 @@ impl Body for Outgoing {
             stream.ended = true;
             return Poll::Ready(None);
         }
+        if stream.rest.as_ref().is_some_and(|rest| !rest.is_over()) {
+            return Poll::Pending;
+        }
         let mut batch = BytesMut::new();
         stream.gather(context, &mut batch);
+        stream.rest = (batch.len() >= BATCH_BYTES).then(|| Rest::begin(context));
         match (batch.is_empty(), stream.ended) {
             (false, _) => Poll::Ready(Some(Ok(Frame::data(batch.freeze())))),
             (true, true) => Poll::Ready(None),
@@ -318,6 +359,37 @@ mod tests {
             let mut late = outlet.attach(2, self::sink().0);
             assert_eq!(next(&mut late).await, None, "it was being answered meanwhile");
             assert!(matches!(outlet.offer(proposal(1)), Err(Refused::Detached(_))));
+        });
+    }
+
+    #[test]
+    fn after_a_full_batch_the_others_have_their_turn() {
+        run(async {
+            let (outlet, (sink, _)) = (Outlet::new(Kind::Message), sink());
+            let mut stream = outlet.attach(2, sink);
+            for _ in 0..3 {
+                outlet.offer(proposal(BATCH_BYTES)).unwrap();
+            }
+            let turns = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&turns);
+            let other = tokio::spawn(async move {
+                loop {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    yield_now().await;
+                }
+            });
+            let mut before = Vec::new();
+            for _ in 0..3 {
+                assert!(!next(&mut stream).await.unwrap().is_empty());
+                before.push(turns.load(Ordering::Relaxed));
+                // As a connection does: it asks again at once, more than once.
+                for _ in 0..2 {
+                    let asked = std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut stream).poll_frame(context)));
+                    assert!(asked.await.is_pending());
+                }
+            }
+            other.abort();
+            assert!(before.windows(2).all(|pair| pair[0] < pair[1]), "{before:?}");
         });
     }
 
