@@ -41,6 +41,7 @@
 //! | dialling again | ten times a second for ever | slows down to once in 1.6 seconds, until the peer dials us |
 //! | pipeline | four posts at a time, in no order | two lanes, each in order |
 //! | frames and bodies | as long as their prefix says | limited; memory as bytes arrive |
+//! | a posted body | may take for ever | 30 seconds, one more for each 128 KiB: a slower snapshot gets 408 |
 //! | the inbox | 4096 messages, and as many proposals | limited in number and in bytes |
 //! | messages | taken whoever they are for | 412 unless for this node |
 //! | removed members, wrong ids | 403 and 410 for whoever comes | for those who ask, see [`server`] |

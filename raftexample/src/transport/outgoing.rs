@@ -32,7 +32,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame};
 use parking_lot::Mutex;
 use raft_core::pb::{Message, MessageType};
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::yield_now;
 use tokio::time::{interval_at, Instant, Interval, MissedTickBehavior};
@@ -266,9 +266,13 @@ impl Drop for Outgoing {
     fn drop(&mut self) {
         self.waiting.close();
         let mut unsent = Vec::new();
-        while let Ok(message) = self.waiting.try_recv() {
-            if message.kind() == Some(MessageType::MsgProp) {
-                unsent.extend(message.entries);
+        loop {
+            match self.waiting.try_recv() {
+                Ok(message) if message.kind() == Some(MessageType::MsgProp) => unsent.extend(message.entries),
+                Ok(_) => {}
+                // The raft thread has found room just before, and is putting its message there now.
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+                Err(TryRecvError::Disconnected) => break,
             }
         }
         // Errors mean that the raft thread has no time for it: it will find out by itself.

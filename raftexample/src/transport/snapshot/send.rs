@@ -15,7 +15,7 @@
 //! must not end a new one that goes well.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{pin, Pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use hyper::body::{Body, Frame, SizeHint};
 use hyper::header::CONTENT_TYPE;
 use hyper::{Method, StatusCode};
 use raft_core::pb::{Message, SnapshotMetadata};
-use tokio::sync::{mpsc, Semaphore};
+use tokio::sync::{mpsc, Semaphore, SemaphorePermit};
 use tokio::time::{timeout, Instant};
 
 use super::super::peer::{Channel, Link, SHORTEST_PAUSE};
@@ -100,6 +100,8 @@ pub(in super::super) async fn run(link: Arc<Link>, sending: Sending, mut queue: 
     while let Some(Outbound { transfer, message }) = queue.recv().await {
         let index = message.snapshot.as_ref().map_or(0, |snapshot| snapshot.metadata.index);
         let attempt = failures.saturating_add(1);
+        // Before anything can fail: a peer that comes back meanwhile has dialled us perhaps before the pause begins.
+        let awake = link.awake.notified();
         let sent = send(&link, &sending, message, attempt, &queue).await;
         let delivered = sent.is_ok();
         match sent {
@@ -117,7 +119,7 @@ pub(in super::super) async fn run(link: Arc<Link>, sending: Sending, mut queue: 
                      is sent again in {pause:?}, if it is still needed",
                     link.id
                 );
-                Link::pause(link.awake.notified(), pause).await;
+                Link::pause(awake, pause).await;
             }
         }
         link.tell(Event::SnapshotSent { id: link.id, transfer, delivered }).await;
@@ -134,8 +136,7 @@ async fn send(
     let Some(snapshot) = message.snapshot.as_mut() else { return Ok(()) };
     snapshot.data = Bytes::new();
     let metadata = snapshot.metadata.clone();
-    // An error means that nobody ever closes it.
-    let _permit = sending.permits.acquire().await;
+    let _permit = wait_for_turn(&sending.permits, queue).await?;
     let mut connection = connection::open::<FileBody>(link).await?;
     let head = head(message);
     let (files, asked) = (sending.files.clone(), metadata.clone());
@@ -159,9 +160,7 @@ async fn send(
             Ok(response) => break response.map_err(|error| with_cause(&error))?,
             Err(_) => judge_silence(&mut transfer, &mut complete_since, answer_timeout)?,
         }
-        if queue.is_closed() || !queue.is_empty() {
-            return Err(Failure::Outdated);
-        }
+        check_newest(queue)?;
     };
     let status = response.status();
     let removed_at = headers::removed_at(response.headers());
@@ -177,6 +176,29 @@ async fn send(
     let text = timeout(SILENCE_TIMEOUT, Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect()).await;
     let text = text.ok().and_then(Result::ok).map(|text| text.to_bytes()).unwrap_or_default();
     Err(Failure::Because(format!("it answers {status}: {}", String::from_utf8_lossy(&text).trim().escape_debug())))
+}
+
+/// Fails once Raft wants a newer snapshot sent to the peer, or the peer listens elsewhere.
+fn check_newest(queue: &mpsc::Receiver<Outbound>) -> Result<(), Failure> {
+    if queue.is_closed() || !queue.is_empty() {
+        return Err(Failure::Outdated);
+    }
+    Ok(())
+}
+
+/// Waits until fewer than [`MAX_TRANSFERS`] are under way; what is outdated does not go on waiting.
+async fn wait_for_turn<'a>(
+    permits: &'a Semaphore,
+    queue: &mpsc::Receiver<Outbound>,
+) -> Result<SemaphorePermit<'a>, Failure> {
+    let mut permit = pin!(permits.acquire());
+    loop {
+        match timeout(LOOK_INTERVAL, permit.as_mut()).await {
+            // An error would mean that somebody closes it, which nobody does.
+            Ok(permit) => return permit.map_err(|error| Failure::Because(error.to_string())),
+            Err(_) => check_newest(queue)?,
+        }
+    }
 }
 
 fn status(link: &Link, metadata: &SnapshotMetadata, total: u64, attempt: u32) -> TransferStatus {
@@ -283,6 +305,28 @@ impl Body for FileBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use raft_core::pb::MessageType;
+
+    #[test]
+    fn what_is_outdated_does_not_wait_for_its_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let snapshot = |transfer| Outbound { transfer, message: Message::of(MessageType::MsgSnap) };
+        let permits = Semaphore::new(1);
+        runtime.block_on(async {
+            let (queued, mut queue) = mpsc::channel(QUEUED_SNAPSHOTS);
+            let busy = wait_for_turn(&permits, &queue).await.unwrap();
+            let waited = timeout(100 * LOOK_INTERVAL, wait_for_turn(&permits, &queue)).await;
+            assert!(waited.is_err(), "it is the newest");
+            queued.try_send(snapshot(2)).unwrap();
+            assert!(matches!(wait_for_turn(&permits, &queue).await, Err(Failure::Outdated)));
+            queue.recv().await.unwrap();
+            let (turn, ()) = tokio::join!(wait_for_turn(&permits, &queue), async { drop(busy) });
+            drop(turn.unwrap());
+            let _busy = permits.acquire().await.unwrap();
+            drop(queued);
+            assert!(matches!(wait_for_turn(&permits, &queue).await, Err(Failure::Outdated)));
+        });
+    }
 
     #[test]
     fn a_peer_may_be_slow_but_not_silent_and_has_its_time_to_answer_when_it_has_everything() {
