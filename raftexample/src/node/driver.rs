@@ -11,6 +11,7 @@
 //!     write: snapshot, hard state, entries ── one batch, one sync
 //!     send what promises something      (votes, acknowledgements: true only now)
 //!     apply what is committed, answer those who waited for it
+//!     send what a follower has missed   (megabytes perhaps, which no client waits for)
 //!     ▼
 //!   let those reads go whose index is applied; take a snapshot if enough has been applied
 //! ```
@@ -519,7 +520,9 @@ impl Driver {
     fn process_ready(&mut self) -> Result<(), Fatal> {
         let mut ready = self.raw.ready()?;
         self.note_soft_state(&ready);
-        self.send(ready.take_messages().collect());
+        let first_new = ready.entries().first().map_or(u64::MAX, |entry| entry.index);
+        let (at_once, missed) = set_apart_what_was_missed(ready.take_messages().collect(), first_new);
+        self.send(at_once);
         self.persist(&ready)?;
         for context in ready.dropped_reads() {
             self.reads.dropped(Some(context));
@@ -531,6 +534,7 @@ impl Driver {
         self.send(persisted.take_messages().collect());
         self.apply(persisted.take_committed_entries())?;
         self.raw.advance(persisted)?;
+        self.send(missed);
         Ok(())
     }
 
@@ -586,6 +590,17 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// Sets apart the entries for those followers that get some from before `first_new`: what they have missed is much,
+/// perhaps, and the new entries' way to the others, and to the disk, should not begin behind it. What a follower gets of
+/// the log stays in order.
+fn set_apart_what_was_missed(messages: Vec<Message>, first_new: u64) -> (Vec<Message>, Vec<Message>) {
+    let is_append = |message: &Message| message.kind() == Some(MessageType::MsgApp);
+    let is_missed = |message: &Message| message.entries.first().is_some_and(|entry| entry.index < first_new);
+    let appends = messages.iter().filter(|message| is_append(message));
+    let behind: BTreeSet<u64> = appends.filter(|message| is_missed(message)).map(|message| message.to).collect();
+    messages.into_iter().partition(|message| !(is_append(message) && behind.contains(&message.to)))
 }
 
 #[cfg(test)]
