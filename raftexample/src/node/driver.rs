@@ -521,7 +521,7 @@ impl Driver {
         let mut ready = self.raw.ready()?;
         self.note_soft_state(&ready);
         let first_new = ready.entries().first().map_or(u64::MAX, |entry| entry.index);
-        let (at_once, missed) = set_apart_what_was_missed(ready.take_messages().collect(), first_new);
+        let (at_once, mut missed) = set_apart_what_was_missed(ready.take_messages().collect(), first_new);
         self.send(at_once);
         self.persist(&ready)?;
         for context in ready.dropped_reads() {
@@ -532,7 +532,12 @@ impl Driver {
         }
         let mut persisted = ready.persisted();
         self.send(persisted.take_messages().collect());
-        self.apply(persisted.take_committed_entries())?;
+        let committed = persisted.take_committed_entries();
+        if committed.iter().any(Entry::is_conf_change) {
+            // Who is removed cannot be reached afterwards, and the news may be among it.
+            self.send(std::mem::take(&mut missed));
+        }
+        self.apply(committed)?;
         self.raw.advance(persisted)?;
         self.send(missed);
         Ok(())
