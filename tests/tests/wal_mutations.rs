@@ -210,11 +210,7 @@ fn check(shape: &Shape, images: &[Image], pair: bool, context: &dyn std::fmt::De
     let allocated = used.bytes_allocated + usize::try_from(used.bytes_reallocated).unwrap_or(0);
     count.most_memory = count.most_memory.max(allocated as f64 / log.max(SECTOR_BYTES) as f64);
     // With the image itself, no more than twice the log.
-    assert!(
-        allocated <= log.max(SECTOR_BYTES),
-        "{}: {context:?}: {allocated} bytes for a log of {log}",
-        shape.name
-    );
+    assert!(allocated <= log.max(SECTOR_BYTES), "{}: {context:?}: {allocated} bytes for a log of {log}", shape.name);
     match result {
         Ok(recovered) => {
             let found = Expected::of(&recovered);
