@@ -10,20 +10,52 @@
 //! that a follower takes for the first time in a term is never empty, so it ends whatever the follower has too much.
 //! `CommitBeforeTruncate` and `AckOldEnd` are their kin that can do harm.
 
-/// Whether this mistake is made now.
+use crate::config::NO_LIMIT;
+use crate::log::Slice;
+use crate::pb::ConfChangeV2;
+use crate::raft::Raft;
+use crate::{ConfChangeKind, Error, Storage};
+
+/// Whether this mistake, or one of these, is made now.
 #[cfg(not(raft_bug_zoo))]
 macro_rules! bug {
-    ($name:ident) => {
+    ($($name:ident)|+) => {
         false
     };
 }
 
-/// Whether this mistake is made now.
+/// Whether this mistake, or one of these, is made now.
 #[cfg(raft_bug_zoo)]
 macro_rules! bug {
-    ($name:ident) => {
-        crate::zoo::is_loose(crate::zoo::Bug::$name)
+    ($($name:ident)|+) => {
+        $(crate::zoo::is_loose(crate::zoo::Bug::$name))||+
     };
+}
+
+/// Mistakes about when a configuration change comes into force, which is when it is applied.
+impl<S: Storage> Raft<S> {
+    /// Puts in force the changes in the log from `first` on, which nobody has committed.
+    pub(crate) fn change_too_early(&mut self, first: u64) -> Result<(), Error> {
+        let Slice::Entries(entries) = self.log.entries_from(first, NO_LIMIT)? else { return Ok(()) };
+        for entry in entries.iter().filter(|entry| entry.is_conf_change()) {
+            let change = ConfChangeKind::decode(entry)?.into_v2();
+            if bug!(LeaveJointWhenProposed) && !change.leave_joint() {
+                continue;
+            }
+            match self.apply_conf_change(&change) {
+                Err(error) if error.is_fatal() => return Err(error),
+                // One that cannot follow is passed over, now as later.
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a change that is applied has been in force since it was appended.
+    pub(crate) fn is_in_force(&self, change: &ConfChangeV2) -> Result<bool, Error> {
+        let is_joint = self.tracker.config.is_joint();
+        Ok(if change.leave_joint() { !is_joint } else { is_joint && change.enter_joint()?.is_some() })
+    }
 }
 
 #[cfg(raft_bug_zoo)]
@@ -96,6 +128,18 @@ mod kept {
         ForgetPendingChange,
         /// Configuration changes are not kept apart.
         TwoChangesAtOnce,
+        /// A leader puts a configuration change in force when it appends it.
+        ChangeWhenAppended,
+        /// Every node puts a configuration change in force when it appends it, as in the paper, but none goes back when
+        /// the entry is replaced.
+        ChangeNotTakenBack,
+        /// A leader leaves a joint configuration as soon as it has proposed the way out.
+        LeaveJointWhenProposed,
+        /// A node that starts, or takes over a snapshot, in the middle of a joint change knows the incoming voters only.
+        RestoreOneHalf,
+        /// A node campaigns though it has not applied a configuration change that it knows to be committed: under a
+        /// configuration that is over.
+        CampaignBeforeChange,
         /// A read is answered without asking a quorum.
         ReadWithoutQuorum,
         /// A read is answered before the leader has committed in its term.

@@ -17,6 +17,10 @@ pub fn restore(
     max_inflight_msgs: usize,
     max_inflight_bytes: u64,
 ) -> Result<Changed, ConfChangeError> {
+    if bug!(RestoreOneHalf) && !state.voters_outgoing.is_empty() {
+        let half = ConfState { voters: state.voters.clone(), learners: state.learners.clone(), ..ConfState::default() };
+        return restore(&half, last_index, max_inflight_msgs, max_inflight_bytes);
+    }
     let config = Config {
         voters: JointConfig {
             incoming: unique("voters", &state.voters)?.into(),

@@ -181,7 +181,7 @@ impl<S: Storage> RaftLog<S> {
     }
 
     /// The index of the first entry that is not in the log as it is.
-    fn find_conflict(&self, entries: &[Entry]) -> Result<Option<u64>, Error> {
+    pub(crate) fn find_conflict(&self, entries: &[Entry]) -> Result<Option<u64>, Error> {
         for entry in entries {
             let existing = self.term(entry.index)?;
             let is_new = entry.index > self.committed;

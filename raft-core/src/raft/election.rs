@@ -72,7 +72,7 @@ impl<S: Storage> Raft<S> {
         }
         // Whoever leads from here on must know the latest committed configuration: a change that is committed and not
         // applied yet could make this very candidacy void.
-        if self.log.has_conf_change(self.log.applied, self.log.committed)? {
+        if self.log.has_conf_change(self.log.applied, self.log.committed)? && !bug!(CampaignBeforeChange) {
             warning!(
                 "{:x} cannot campaign at term {} since there are still pending configuration changes to apply",
                 self.id,

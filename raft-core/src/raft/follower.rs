@@ -128,8 +128,12 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         let old_end = if bug!(AckOldEnd) { self.log.last_index() } else { 0 };
+        let new = if bug!(ChangeNotTakenBack) { self.log.find_conflict(&message.entries)? } else { None };
         if let Some(last) = self.log.maybe_append(from, probed, std::mem::take(&mut message.entries), message.commit)? {
             self.check_lost()?;
+            if let Some(first) = new {
+                self.change_too_early(first)?;
+            }
             let index = last.max(old_end);
             self.send(Message { to: from, index, ..Message::of(MessageType::MsgAppResp) });
             return Ok(());

@@ -126,6 +126,9 @@ impl<S: Storage> Raft<S> {
             self.pending_conf_index = pending_before;
             return Err(error);
         }
+        if bug!(ChangeWhenAppended | ChangeNotTakenBack | LeaveJointWhenProposed) {
+            self.change_too_early(last + 1)?;
+        }
         self.broadcast_append()?;
         match refusal {
             Some(reason) => Err(Error::ConfChangeRefused(reason)),

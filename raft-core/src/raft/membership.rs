@@ -24,6 +24,9 @@ impl<S: Storage> Raft<S> {
 
     /// Applies a change to the configuration in force. On an error, nothing has changed.
     pub(crate) fn apply_conf_change(&mut self, change: &ConfChangeV2) -> Result<ConfState, Error> {
+        if bug!(ChangeWhenAppended | ChangeNotTakenBack | LeaveJointWhenProposed) && self.is_in_force(change)? {
+            return Ok(self.tracker.conf_state());
+        }
         let last = self.log.last_index();
         let changer = Changer::new(&self.tracker, last);
         let (config, progress) = if change.leave_joint() {

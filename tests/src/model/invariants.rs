@@ -48,6 +48,7 @@ pub(super) fn check(
         promises_are_durable(history, id, after, message)?;
     }
     one_change_at_a_time(history, after)?;
+    in_force_is_applied(after)?;
     for (index, configuration) in &effects.configured {
         let digest = digest_of(configuration);
         if history.configurations.get(index) != Some(&digest) {
@@ -306,6 +307,23 @@ fn one_change_at_a_time(history: &History, after: &Member) -> Verdict {
     if changes.count() > 1 {
         let id = after.raw.basic_status().id;
         return Err(format!("one change at a time: node {id}'s log holds two uncommitted configuration changes"));
+    }
+    Ok(())
+}
+
+/// A change comes into force when it is applied, and not sooner (etcd `raft.go`, applyConfChange, and its README on
+/// membership changes): the quorums that the others of these functions count are those of the node's own configuration. That
+/// of a snapshot is in force while the snapshot is on its way to the disk.
+fn in_force_is_applied(after: &Member) -> Verdict {
+    let has_snapshot = after.ready.as_ref().is_some_and(|ready| ready.snapshot().is_some())
+        || after.appends.iter().any(|work| work.snapshot.is_some());
+    let in_force = after.raw.status().config.conf_state();
+    if !has_snapshot && in_force != after.conf_state {
+        let id = after.raw.basic_status().id;
+        return Err(format!(
+            "config safety: node {id} has applied up to {:?} and works under {in_force:?}",
+            after.conf_state
+        ));
     }
     Ok(())
 }

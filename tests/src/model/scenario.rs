@@ -50,6 +50,8 @@ pub struct Move {
     deaf: u64,
     /// And of this one, the append thread stops before it writes entries.
     slow: u64,
+    /// And of this one, the apply thread does nothing.
+    late: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ enum What {
     Begin,
     /// The leader takes a proposal.
     Propose,
+    /// The leader takes one of the scenario's configuration changes.
+    Change(usize),
     /// The node compacts its log.
     Compact,
     /// The node crashes and comes back, as a follower.
@@ -69,7 +73,7 @@ enum What {
 }
 
 const fn with(what: What, node: u64, away: &'static [u64]) -> Move {
-    Move { what, node, away, deaf: 0, slow: 0 }
+    Move { what, node, away, deaf: 0, slow: 0, late: 0 }
 }
 
 /// A node restarts, while node 2 does not hear its append thread.
@@ -159,6 +163,14 @@ const WRITTEN_TWICE: &[Move] = &[
     restart(1),
     begin(1, &[3]),
     Move { slow: 2, ..begin(1, &[3]) },
+];
+
+/// Nodes 3 and 2 were removed one after the other, which node 2 has in its log and has not applied: it knows that the first
+/// is committed. Node 1 leads alone.
+const REMOVED_AND_LATE: &[Move] = &[
+    with(What::Lead, 1, &[]),
+    Move { late: 2, ..with(What::Change(0), 1, &[]) },
+    Move { late: 2, ..with(What::Change(1), 1, &[]) },
 ];
 
 const BASE: Scenario = Scenario {
@@ -257,6 +269,18 @@ pub fn scenarios() -> Vec<Scenario> {
             ..BASE
         },
         Scenario {
+            name: "late-changes",
+            about: "a leader that is alone, and one that it has removed and that has not applied that",
+            storage: StorageMode::Asynchronous,
+            start: REMOVED_AND_LATE,
+            budget: Budget { campaigns: 1, proposals: 1, ..NOTHING },
+            changes: &[
+                Change { notation: "r3", transition: SIMPLE },
+                Change { notation: "r2", transition: SIMPLE },
+            ],
+            ..BASE
+        },
+        Scenario {
             name: "joint",
             about: "joint changes that replace voters, and leave by themselves",
             voters: &[1, 2],
@@ -346,7 +370,7 @@ impl Scenario {
         }
         state = self.settle(state, &with(What::Lead, 0, &[]))?;
         for one in self.start {
-            state.budget = Budget { campaigns: 1, proposals: 1, compactions: 1, crashes: 1, ..NOTHING };
+            state.budget = Budget { campaigns: 1, proposals: 1, changes: 1, compactions: 1, crashes: 1, ..NOTHING };
             state = self.carry_out(state, *one)?;
         }
         state.budget = self.budget;
@@ -383,6 +407,7 @@ impl Scenario {
         let event = match one.what {
             What::Lead | What::Elect | What::Begin => Event::Campaign(one.node),
             What::Propose => Event::Propose(one.node),
+            What::Change(which) => Event::Change(one.node, which),
             What::Compact => Event::Compact(one.node),
             What::Restart => Event::Crash(one.node),
         };
@@ -395,7 +420,8 @@ impl Scenario {
         loop {
             state.network.retain(|(_, message)| !one.away.contains(&message.to) && one.passes(message));
             let quiet = |event: &Event| match event {
-                Event::Deliver(_) | Event::Apply(_) => true,
+                Event::Deliver(_) => true,
+                Event::Apply(id) => *id != one.late,
                 Event::Answer(id) => *id != one.deaf,
                 Event::Sync(id) => {
                     let next = state.member(*id).appends.front();
@@ -424,7 +450,7 @@ impl Move {
         match self.what {
             What::Elect => is_vote,
             What::Begin => is_vote || is_append,
-            What::Lead | What::Propose | What::Compact | What::Restart => true,
+            What::Lead | What::Propose | What::Change(_) | What::Compact | What::Restart => true,
         }
     }
 }

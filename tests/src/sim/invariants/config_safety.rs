@@ -1,6 +1,10 @@
 //! Configurations change safely: one change is under way at a time, consecutive configurations have overlapping quorums,
-//! and every node that has applied an index is in the same configuration. Raft paper §6; thesis §4.1 (one at a time) and
-//! §4.3 (joint); etcd `raft.go`, pendingConfIndex, and `confchange/confchange.go`.
+//! every node that has applied an index is in the same configuration, and works under it and no later one. Raft paper §6;
+//! thesis §4.1 (one at a time) and §4.3 (joint); etcd `raft.go`, pendingConfIndex and applyConfChange, and
+//! `confchange/confchange.go`.
+//!
+//! The invariants that count votes or copies take the quorums from the node that they look at. That it has the right ones
+//! is what is found here.
 
 use std::collections::BTreeMap;
 
@@ -64,6 +68,13 @@ pub fn check_pending(leader: u64, index: u64, applied: u64, earlier: impl IntoIt
     })
 }
 
+/// A node works under the configuration `in_force`, and what it has applied led to `applied`.
+pub fn check_in_force(id: u64, in_force: &ConfState, applied: &ConfState) -> Verdict {
+    ensure(NAME, in_force == applied, || {
+        format!("node {id} works under configuration {in_force:?}; what it has applied led to {applied:?}")
+    })
+}
+
 fn sorted(ids: &[u64]) -> Vec<u64> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
@@ -84,8 +95,11 @@ fn follows(before: &ConfState, now: &ConfState) -> bool {
             (false, false) => difference <= 1,
             // The old voters are the outgoing half.
             (false, true) => sorted(&now.voters_outgoing) == old,
-            // Only the outgoing half goes.
-            (true, false) => difference == 0,
+            // Only the outgoing half goes; who was to become a learner is one.
+            (true, false) => {
+                let learners = [&before.learners[..], &before.learners_next[..]].concat();
+                difference == 0 && sorted(&now.learners) == sorted(&learners) && now.learners_next.is_empty()
+            }
             // Nothing may happen inside.
             (true, true) => before == now,
         }
@@ -113,9 +127,12 @@ mod tests {
         assert_eq!(steps(&[state(&[1, 2, 3], &[], &[]), state(&[1, 2], &[], &[3, 4])]), Ok(()));
         assert!(steps(&[state(&[1, 2, 3], &[], &[]), state(&[1, 4, 5], &[], &[])]).is_err(), "two at once");
         assert_eq!(
-            steps(&[state(&[1, 2, 3], &[], &[]), state(&[4, 5], &[1, 2, 3], &[]), state(&[5, 4], &[], &[1])]),
+            steps(&[state(&[1, 2, 3], &[], &[]), state(&[4, 5], &[1, 2, 3], &[6]), state(&[5, 4], &[], &[6])]),
             Ok(())
         );
+        let demotes = ConfState { learners_next: vec![1], ..state(&[4, 5], &[1, 2], &[6]) };
+        assert_eq!(steps(&[demotes.clone(), state(&[4, 5], &[], &[1, 6])]), Ok(()));
+        assert!(steps(&[demotes, state(&[4, 5], &[], &[6])]).is_err(), "a voter that was to be a learner is gone");
         assert!(steps(&[state(&[1, 2, 3], &[], &[]), state(&[4, 5], &[1, 2], &[])]).is_err(), "another outgoing half");
         assert!(steps(&[state(&[4, 5], &[1, 2], &[]), state(&[4], &[], &[])]).is_err(), "leaving changes the voters");
         assert!(steps(&[state(&[4, 5], &[1, 2], &[]), state(&[4, 6], &[1, 2], &[])]).is_err(), "a change inside");
@@ -130,6 +147,14 @@ mod tests {
         assert_eq!(safety.applied(2, 2, &state(&[1, 2], &[], &[])), Ok(()), "founders' entries");
         assert_eq!(safety.applied(1, 5, &state(&[1, 2, 3], &[], &[])), Ok(()));
         assert!(safety.applied(2, 5, &state(&[1, 2], &[], &[])).is_err());
+    }
+
+    #[test]
+    fn a_change_that_is_in_force_too_early_is_found() {
+        let (joint, left) = (state(&[4, 5], &[1, 2], &[]), state(&[4, 5], &[], &[]));
+        assert_eq!(check_in_force(1, &joint, &joint), Ok(()));
+        assert!(check_in_force(1, &left, &joint).is_err());
+        assert!(check_in_force(1, &joint, &state(&[1, 2], &[], &[])).is_err());
     }
 
     #[test]
