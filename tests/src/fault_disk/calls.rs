@@ -80,9 +80,9 @@ impl Disk for FaultDisk {
         match fault {
             // The pages cannot be brought in.
             Some(Fault::NoSpace) => Err(Fault::NoSpace.error()),
-            // They cannot be written back, and the writer may have stored into them meanwhile.
+            // They cannot be written back, and the writer may have stored into them meanwhile. Without power, nothing is tried.
             Some(fault) => {
-                state.files[id].failed_write_back = true;
+                state.files[id].failed_write_back |= !state.is_cut_off();
                 state.sync_file(id, range, Some(fault))
             }
             None => state.sync_file(id, range, None),

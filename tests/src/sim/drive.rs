@@ -255,6 +255,7 @@ impl World {
         }
         let segments = process.journal.segments();
         sometimes!(self.marks, SegmentRotated, segments > process.segments);
+        sometimes!(self.marks, HousekeeperBehind, self.machines[at].disk.most_waiting() > 1);
         process.segments = segments;
         Ok(())
     }
@@ -287,7 +288,7 @@ impl World {
     }
 
     /// The index of the last change at or before this one.
-    fn newest_change(&self, index: u64) -> u64 {
+    pub(super) fn newest_change(&self, index: u64) -> u64 {
         self.changes_applied.range(..=index).next_back().map_or(0, |(index, _)| *index)
     }
 
@@ -361,7 +362,7 @@ impl World {
         let before = process.conf_state.clone();
         // What was committed under the old configuration is judged by it, and who was elected.
         self.see_commit(process)?;
-        self.see_elected(process)?;
+        self.see_elected(at, process)?;
         match process.raw.apply_conf_change(change) {
             Ok(conf_state) => process.conf_state = conf_state,
             Err(error) if error.is_fatal() => return Err(broken(error)),
@@ -443,7 +444,7 @@ impl World {
         let id = self.machines[at].id;
         let term = process.raw.basic_status().hard_state.term;
         if now.state == StateType::Leader && (process.stance.role != StateType::Leader || process.stance.term != term) {
-            self.see_elected(process)?;
+            self.see_elected(at, process)?;
             self.invariants.election_safety.leads(term, id)?;
             self.invariants.leader_completeness.leads(term, &process.log)?;
             process.quota = Quota::default();
@@ -458,17 +459,14 @@ impl World {
     }
 
     /// Looks at the votes of a leader that has just been elected, before its configuration changes.
-    fn see_elected(&mut self, process: &mut Process) -> Result<(), Stop> {
+    fn see_elected(&mut self, at: usize, process: &mut Process) -> Result<(), Stop> {
         let status = process.raw.status();
         let (id, term) = (status.basic.id, status.basic.hard_state.term);
         if status.basic.soft_state.state == StateType::Leader && process.elected_in != term {
             process.elected_in = term;
-            let disk = |id: u64| {
-                let machine = self.machines.get(usize::try_from(id.checked_sub(1)?).ok()?)?;
-                let held = machine.recovery.durable().hard_state;
-                Some((held.term, held.vote))
-            };
-            elected::check(id, term, &status.config, disk)?;
+            let own = self.machines[at].recovery.durable().hard_state;
+            let granted = |voter: u64| self.invariants.vote_once.has(voter, id, term);
+            elected::check(id, term, &status.config, (own.term, own.vote), granted)?;
         }
         Ok(())
     }
@@ -515,6 +513,13 @@ impl World {
         let seen = Seen { term, vote, commit, applied: status.applied };
         self.machines[at].monotonic.runs(id, seen, process.log.last())?;
         self.see_commit(process)?;
+        // That of a snapshot is in force while the snapshot is on its way to the disk, and founders know each other from
+        // the start.
+        let has_snapshot = process.writing.as_ref().is_some_and(|ready| ready.snapshot().is_some());
+        if !has_snapshot && process.snapshot_under_way == 0 && process.applied.0 > 0 {
+            let in_force = process.raw.status().config.conf_state();
+            config_safety::check_in_force(id, &in_force, &process.conf_state)?;
+        }
         if status.soft_state.state != StateType::Leader {
             process.transferee = 0;
             return Ok(());

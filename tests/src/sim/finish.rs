@@ -16,6 +16,7 @@ use raft_core::pb::ConfChangeV2;
 use super::invariants::{ensure, Violation};
 use super::plan::TICK_MS;
 use super::world::{Event, World};
+use crate::fault_disk::Pace;
 use crate::sometimes;
 
 /// How long recovery may take.
@@ -106,6 +107,7 @@ impl World {
             let machine = &mut self.machines[at];
             machine.disk.cut_off(u64::MAX);
             machine.disk.disarm();
+            machine.disk.set_pace(Pace::AtOnce);
             machine.armed = false;
             machine.paused_until = 0;
             machine.woken = machine.process.is_some();

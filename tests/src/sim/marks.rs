@@ -60,6 +60,7 @@ places! {
     DiskFailureSurvived: "a call to the disk failed and the node could go on",
     SegmentRotated: "a log went on in another segment",
     SegmentPurged: "a log's oldest segment was removed",
+    HousekeeperBehind: "a log's housekeeper had two pieces of work before it, or more",
     // Recovery.
     RecoveredFresh: "a node that had written nothing started anew",
     RecoveredAll: "a crash lost nothing that was written",

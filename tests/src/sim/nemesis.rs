@@ -20,7 +20,8 @@ impl World {
     /// Plans the next occurrence of a fault that comes by the clock.
     pub(super) fn schedule_fault(&mut self, fault: Fault) {
         let by_message = matches!(fault, Fault::Loss | Fault::Duplicate | Fault::Reorder | Fault::Delay);
-        let otherwise = matches!(fault, Fault::CrashInRecovery | Fault::SlowDisk | Fault::Skew);
+        let otherwise =
+            matches!(fault, Fault::CrashInRecovery | Fault::SlowDisk | Fault::SlowHousekeeper | Fault::Skew);
         if by_message || otherwise {
             return;
         }

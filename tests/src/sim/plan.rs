@@ -98,10 +98,12 @@ pub enum Fault {
     Unrest,
     /// The transport reports what is not so: unreachable nodes, failed snapshots.
     Rumours,
+    /// The log's housekeeper is late: segments are prepared, named and removed when the log cannot go on without it.
+    SlowHousekeeper,
 }
 
 /// All of them, with the names that `--without` takes.
-pub const FAULTS: [(Fault, &str); 21] = [
+pub const FAULTS: [(Fault, &str); 22] = [
     (Fault::Loss, "loss"),
     (Fault::Duplicate, "duplicate"),
     (Fault::Reorder, "reorder"),
@@ -123,6 +125,7 @@ pub const FAULTS: [(Fault, &str); 21] = [
     (Fault::Snapshots, "snapshots"),
     (Fault::Unrest, "unrest"),
     (Fault::Rumours, "rumours"),
+    (Fault::SlowHousekeeper, "slow-housekeeper"),
 ];
 
 impl Fault {
@@ -252,7 +255,8 @@ pub struct Plan {
     pub down_ticks_max: u64,
     /// The faults that are on.
     pub faults: FaultSet,
-    /// Ticks between two occurrences of a fault, about; for faults of messages: one in so many.
+    /// Ticks between two occurrences of a fault, about; for faults of messages: one in so many. A slow housekeeper that is
+    /// 0 works only when the log cannot go on without it, one that is 1 sometimes before.
     pub every: [u64; FAULTS.len()],
 }
 
@@ -348,6 +352,7 @@ impl Fault {
             Fault::Snapshots => (10, 200),
             Fault::Unrest => (50, 500),
             Fault::Rumours => (10, 100),
+            Fault::SlowHousekeeper => (0, 2),
         }
     }
 }

@@ -16,7 +16,7 @@ use super::invariants::lease::{Lease, Stance};
 use super::invariants::monotonic::{Monotonic, Seen};
 use super::invariants::quota::Quota;
 use super::invariants::recovery::Recovery;
-use super::invariants::{Invariants, Violation};
+use super::invariants::{store_equality, Invariants, Violation};
 use super::journal::{Journal, Opened};
 use super::marks::Marks;
 use super::network::Links;
@@ -24,7 +24,7 @@ use super::node::{Machine, Process};
 use super::plan::{Fault, Plan, Stream, FAULTS, TICK_MS};
 use super::shadow::fold;
 use super::Stats;
-use crate::fault_disk::FaultDisk;
+use crate::fault_disk::{FaultDisk, Pace};
 use crate::random::Random;
 use crate::sometimes;
 
@@ -322,6 +322,7 @@ impl World {
                 disk.cut_off(disk.calls() + random.below(25));
             }
         }
+        disk.set_pace(self.housekeeper(at));
         let opened = Journal::open(&disk, id, self.plan.segment_bytes);
         if disk.is_cut_off() {
             sometimes!(self.marks, RecoveryCrashed);
@@ -340,6 +341,11 @@ impl World {
         let (journal, opened) =
             opened.map_err(|failure| Violation { invariant: "recovery", what: format!("node {id}: {}", failure.0) })?;
         self.judge_recovery(at, &opened)?;
+        if let Some((index, _, conf_state)) = &opened.snapshot {
+            // What a snapshot on the disk holds is what everybody had there.
+            self.invariants.store_equality.applied(id, *index, store_equality::digest(&opened.store))?;
+            self.invariants.config_safety.applied(id, self.newest_change(*index), conf_state)?;
+        }
         let process = self.make_process(at, journal, opened)?;
         let status = process.raw.basic_status();
         let HardState { term, vote, commit } = status.hard_state;
@@ -348,6 +354,17 @@ impl World {
         self.machines[at].monotonic.starts(id, seen, (durable.term, durable.vote))?;
         self.machines[at].process = Some(Box::new(process));
         self.with(at, |world, process| world.drive(at, process))
+    }
+
+    /// How early the log's housekeeper works in the process that is about to start.
+    fn housekeeper(&self, at: usize) -> Pace {
+        let fault = Fault::SlowHousekeeper;
+        let machine = &self.machines[at];
+        match self.plan.every(fault) {
+            _ if !self.faults_are_on || !self.plan.has(fault) => Pace::AtOnce,
+            0 => Pace::WhenNeeded,
+            _ => Pace::ByChance(Random::new(fold(fold(self.plan.seed, machine.id), machine.boot))),
+        }
     }
 
     fn judge_recovery(&mut self, at: usize, opened: &Opened) -> Result<(), Violation> {

@@ -5,10 +5,12 @@ use raft_core::tracker::Config;
 
 use super::{ensure, Verdict};
 
-/// Node `id` leads `term` under this configuration. `disk` tells the term and vote that a node's disk holds for good; a
-/// voter whose disk is in a later term has voted before it got there, or not: it is not counted against anybody.
-pub fn check(id: u64, term: u64, config: &Config, disk: impl Fn(u64) -> Option<(u64, u64)>) -> Verdict {
-    let has_voted = |voter: &u64| disk(*voter).is_some_and(|(at, vote)| at > term || (at == term && vote == id));
+/// Node `id` leads `term` under this configuration. `own` are the term and the vote that its disk holds for good; in a later
+/// term, it was elected before it got there. `granted` tells who has sent it a vote of that term; that a vote is durable when
+/// it is sent, `vote_once` sees to.
+pub fn check(id: u64, term: u64, config: &Config, own: (u64, u64), granted: impl Fn(u64) -> bool) -> Verdict {
+    let is_own = own == (term, id) || own.0 > term;
+    let has_voted = |voter: &u64| if *voter == id { is_own } else { granted(*voter) };
     for half in [&config.voters.incoming, &config.voters.outgoing] {
         let votes = half.iter().filter(has_voted).count();
         ensure("elected by a quorum", half.is_empty() || votes > half.len() / 2, || {
@@ -27,13 +29,15 @@ mod tests {
         let mut config = Config::default();
         config.voters.incoming = [1, 2, 3].into_iter().collect();
         config.learners = [4].into_iter().collect();
-        let votes = |ids: &'static [u64]| move |id: u64| Some(if ids.contains(&id) { (7, 1) } else { (7, 3) });
-        assert_eq!(check(1, 7, &config, votes(&[1, 2])), Ok(()));
-        assert_eq!(check(1, 6, &config, |_| Some((7, 3))), Ok(()), "they have moved on");
-        assert!(check(1, 7, &config, votes(&[1, 4])).is_err(), "learners do not count");
-        assert!(check(1, 8, &config, votes(&[1, 2])).is_err(), "votes of an earlier term");
+        let votes = |ids: &'static [u64]| move |voter: u64| ids.contains(&voter);
+        assert_eq!(check(1, 7, &config, (7, 1), votes(&[2])), Ok(()));
+        assert_eq!(check(1, 7, &config, (8, 3), votes(&[2])), Ok(()), "it has moved on");
+        assert_eq!(check(1, 7, &config, (7, 0), votes(&[2, 3])), Ok(()), "it does not need its own");
+        assert!(check(1, 7, &config, (7, 1), votes(&[4])).is_err(), "learners do not count");
+        assert!(check(1, 7, &config, (6, 1), votes(&[2])).is_err(), "its own is not durable");
+        assert!(check(1, 7, &config, (7, 3), votes(&[2])).is_err(), "its own is another's");
         config.voters.outgoing = [4, 5, 6].into_iter().collect();
-        assert!(check(1, 7, &config, votes(&[1, 2])).is_err(), "both halves must agree");
-        assert_eq!(check(1, 7, &config, votes(&[1, 2, 4, 6])), Ok(()));
+        assert!(check(1, 7, &config, (7, 1), votes(&[2])).is_err(), "both halves must agree");
+        assert_eq!(check(1, 7, &config, (7, 1), votes(&[2, 4, 6])), Ok(()));
     }
 }

@@ -15,6 +15,11 @@ pub struct VoteOnce {
 }
 
 impl VoteOnce {
+    /// Whether this vote was ever granted.
+    pub fn has(&self, voter: u64, candidate: u64, term: u64) -> bool {
+        self.votes.get(&(term, voter)) == Some(&candidate)
+    }
+
     /// A granted vote leaves `voter`, whose disk holds `durable` (term, vote) for good.
     pub fn grants(&mut self, voter: u64, candidate: u64, term: u64, durable: (u64, u64)) -> Verdict {
         let first = *self.votes.entry((term, voter)).or_insert(candidate);
@@ -38,6 +43,7 @@ mod tests {
         assert_eq!(votes.grants(1, 2, 5, (5, 2)), Ok(()));
         assert_eq!(votes.grants(1, 2, 5, (6, 0)), Ok(()));
         assert_eq!(votes.grants(1, 3, 6, (6, 3)), Ok(()));
+        assert!(votes.has(1, 3, 6) && !votes.has(1, 3, 5) && !votes.has(2, 3, 6));
         assert!(votes.grants(1, 3, 5, (5, 3)).is_err());
         assert!(votes.grants(4, 3, 5, (4, 3)).is_err(), "not durable");
         assert!(votes.grants(7, 3, 5, (5, 0)).is_err(), "the term is durable, the vote is not");
