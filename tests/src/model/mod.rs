@@ -46,8 +46,13 @@
 //! - A crashed node is back at once. Being away is the same as hearing nothing.
 //! - The numbering of nodes: states that differ only in the names of the nodes count as different.
 //!
-//! Left out: reads by lease (they rest on clocks, which the simulator has), storage that fails (raft-core's own tests),
-//! and flow control's windows beyond what a handful of entries fill.
+//! Left out: storage that fails (raft-core's own tests), flow control's windows beyond what a handful of entries fill, and
+//! reads by lease. Those rest on clocks that run nearly alike, and here a node may tick as often as its budget lets it while
+//! another does not. What is checked of leases here is that they, quorum checks and pre-votes do no harm (scenario
+//! `leases`). That nobody breaks the promise which such a read rests on, and that a leader which answers alone is the newest
+//! there is, the simulator sees to, whose clocks are as far apart as they may be (`sim/invariants/lease.rs`), and
+//! `raft-core`'s tests, rule by rule (`raft/tests/leases.rs`). The zoo's `LeaseNeverEnds`, `LeaseOutlivesTransfer`,
+//! `ForgetPromise` and `PromiseEndsWithTerm` prove that they would find it out.
 //!
 //! [`RawNode`]: raft_core::RawNode
 //! [`RawNode::forget_history`]: raft_core::RawNode::forget_history
