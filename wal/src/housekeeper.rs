@@ -23,7 +23,7 @@ use std::thread::JoinHandle;
 use crate::disk::{Disk, Region};
 use crate::format::SealMark;
 
-/// How much is prefilled at once. A sync of the writer that comes in between waits for no more than this.
+/// How much is prefilled at once, at least. A sync of the writer that comes in between waits for it.
 pub(crate) const PREFILL_BYTES: usize = 256 << 10;
 
 /// Work for the housekeeper.

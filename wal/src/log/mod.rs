@@ -165,13 +165,14 @@ impl Wal {
             let path = self.dir.join(&live.info.name);
             return Err(self.poison(WalError::io("sync the log segment", path, source)));
         }
+        let synced_bytes = live.end - live.synced;
         live.synced = live.end;
         live.synced_checksum = live.checksum;
         live.unsynced_matters = false;
         self.leave_mark();
         self.publish();
         self.prepare_ahead();
-        self.prefill_ahead();
+        self.prefill_ahead(synced_bytes);
         Ok(())
     }
 

@@ -16,6 +16,10 @@ const PAGE_BYTES: usize = 4096;
 /// How far the prefilling keeps ahead of the writer: a few milliseconds of a fast one.
 const PREFILL_AHEAD_BYTES: usize = 1 << 20;
 
+/// A stretch is enough for so many syncs as long as the last one, up to [`PREFILL_AHEAD_BYTES`]: each stretch is a sync of
+/// its own, and a writer of large batches would meet one with every second of its own if they were short.
+const PREFILL_SYNCS: usize = 16;
+
 impl Wal {
     /// Begins the next segment with this batch.
     pub(super) fn write_in_next(&mut self, records: &[Record<'_>], first_index: Option<u64>) -> Result<(), WalError> {
@@ -91,12 +95,14 @@ impl Wal {
         }
     }
 
-    /// Keeps a stretch of the live segment ahead of the writer quick to store into.
-    pub(super) fn prefill_ahead(&mut self) {
+    /// Keeps a stretch of the live segment ahead of the writer quick to store into. `synced_bytes` is how much the last sync
+    /// was of.
+    pub(super) fn prefill_ahead(&mut self, synced_bytes: usize) {
         let live = &mut self.live;
         // The page that the writer is in is its own already.
         let start = live.prefilled.max(live.end).next_multiple_of(PAGE_BYTES);
-        let end = (start + PREFILL_BYTES).min(live.region.len_bytes());
+        let len_bytes = synced_bytes.saturating_mul(PREFILL_SYNCS).clamp(PREFILL_BYTES, PREFILL_AHEAD_BYTES);
+        let end = (start + len_bytes).min(live.region.len_bytes());
         if live.prefilling || start >= end || start - live.end > PREFILL_AHEAD_BYTES {
             return;
         }
