@@ -2,10 +2,10 @@
 //!
 //! [`pb`](crate::pb) says what the bytes are, and the code derived there reads and writes any of them. But it takes a
 //! message field by field through general machinery, asks every entry twice for its length, and costs more than all
-//! that the protocol does with the message. Nearly all messages are of one form: plain numbers, a context, and entries. That
-//! form is written and read here in a straight line; whatever is of another (a snapshot, storage work, fields of later
-//! versions) goes the derived way. The bytes are the same, and so is what comes out of them; tests hold both against
-//! each other.
+//! that the protocol does with the message. Nearly all messages are of one form: plain numbers, a context, and entries, in
+//! the order of their fields. That form is written and read here in a straight line; whatever is of another (a snapshot,
+//! storage work, fields of later versions, another order) goes the derived way. The bytes are the same, and so is what
+//! comes out of them; tests hold both against each other.
 //!
 //! Left out: [`Entry`] by itself, which the log writes and reads one at a time.
 
@@ -24,44 +24,64 @@ const fn bytes_field(field: u8) -> u8 {
     field << 3 | 2
 }
 
+const TYPE: u8 = number_field(1);
+const TO: u8 = number_field(2);
+const FROM: u8 = number_field(3);
+const TERM: u8 = number_field(4);
+const LOG_TERM: u8 = number_field(5);
+const INDEX: u8 = number_field(6);
+const ENTRIES: u8 = bytes_field(7);
+const COMMIT: u8 = number_field(8);
+const REJECT: u8 = number_field(10);
+const REJECT_HINT: u8 = number_field(11);
+const CONTEXT: u8 = bytes_field(12);
+const VOTE: u8 = number_field(13);
+
+const ENTRY_TYPE: u8 = number_field(1);
+const ENTRY_TERM: u8 = number_field(2);
+const ENTRY_INDEX: u8 = number_field(3);
+const ENTRY_DATA: u8 = bytes_field(4);
+
 impl Message {
     /// Encodes the message.
     pub fn to_bytes(&self) -> Bytes {
         if self.snapshot.is_some() || !self.responses.is_empty() {
             return self.encode_to_vec().into();
         }
-        let entries = self.entries.iter().map(|entry| nested_len(entry_len(entry))).sum::<usize>();
-        let mut out = Vec::with_capacity(self.len_without_entries() + entries);
+        let mut out = Vec::with_capacity(self.usual_len());
         // Fields go in the order of their numbers, as the derived code writes them; zeros too, but for the last two.
-        put_number(&mut out, 1, enum_number(self.msg_type));
-        put_number(&mut out, 2, self.to);
-        put_number(&mut out, 3, self.from);
-        put_number(&mut out, 4, self.term);
-        put_number(&mut out, 5, self.log_term);
-        put_number(&mut out, 6, self.index);
+        put_number(&mut out, TYPE, enum_number(self.msg_type));
+        put_number(&mut out, TO, self.to);
+        put_number(&mut out, FROM, self.from);
+        put_number(&mut out, TERM, self.term);
+        put_number(&mut out, LOG_TERM, self.log_term);
+        put_number(&mut out, INDEX, self.index);
         for entry in &self.entries {
             put_entry(&mut out, entry);
         }
-        put_number(&mut out, 8, self.commit);
-        put_number(&mut out, 10, u64::from(self.reject));
-        put_number(&mut out, 11, self.reject_hint);
+        put_number(&mut out, COMMIT, self.commit);
+        put_number(&mut out, REJECT, u64::from(self.reject));
+        put_number(&mut out, REJECT_HINT, self.reject_hint);
         if !self.context.is_empty() {
-            put_bytes(&mut out, 12, &self.context);
+            put_number(&mut out, CONTEXT, self.context.len() as u64);
+            out.extend_from_slice(&self.context);
         }
         if self.vote != 0 {
-            put_number(&mut out, 13, self.vote);
+            put_number(&mut out, VOTE, self.vote);
         }
         out.into()
     }
 
+    /// How many bytes a message of the usual form encodes to.
     #[inline]
-    fn len_without_entries(&self) -> usize {
+    fn usual_len(&self) -> usize {
         let mut len = number_len(enum_number(self.msg_type))
             + number_len(self.to)
             + number_len(self.from)
             + number_len(self.term)
             + number_len(self.log_term)
             + number_len(self.index)
+            + self.entries.iter().map(|entry| nested_len(entry_len(entry))).sum::<usize>()
             + number_len(self.commit)
             + number_len(u64::from(self.reject))
             + number_len(self.reject_hint);
@@ -79,130 +99,61 @@ impl Message {
     /// # Errors
     /// What is wrong with `bytes`.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
-        let mut message = Message::default();
-        match read_message(&bytes, &mut message) {
-            Some(()) => Ok(message),
+        match read_message(&bytes) {
+            Some(message) => Ok(message),
             // Of another form, or damaged: the derived code knows, and says what is wrong.
             None => Message::decode(bytes),
         }
     }
 }
 
-/// `None` if there is anything but the usual fields.
-fn read_message(bytes: &Bytes, message: &mut Message) -> Option<()> {
-    let mut entries = Vec::new();
-    let mut rest: &[u8] = bytes;
-    while let Some((key, behind)) = rest.split_first() {
-        rest = behind;
-        match *key {
-            NUMBER_1 => message.msg_type = take_varint(&mut rest)? as i32,
-            NUMBER_2 => message.to = take_varint(&mut rest)?,
-            NUMBER_3 => message.from = take_varint(&mut rest)?,
-            NUMBER_4 => message.term = take_varint(&mut rest)?,
-            NUMBER_5 => message.log_term = take_varint(&mut rest)?,
-            NUMBER_6 => message.index = take_varint(&mut rest)?,
-            ENTRIES => {
-                let nested = take_bytes(&mut rest)?;
-                if entries.is_empty() {
-                    // Room for as many as there can be, if they are all like the first one.
-                    entries.reserve_exact(1 + rest.len() / (nested.len() + 2));
-                }
-                entries.push(read_entry(bytes, nested)?);
-            }
-            NUMBER_8 => message.commit = take_varint(&mut rest)?,
-            NUMBER_10 => message.reject = take_varint(&mut rest)? != 0,
-            NUMBER_11 => message.reject_hint = take_varint(&mut rest)?,
-            CONTEXT => message.context = bytes.slice_ref(take_bytes(&mut rest)?),
-            NUMBER_13 => message.vote = take_varint(&mut rest)?,
-            _ => return None,
-        }
-    }
-    message.entries = Entries::from(entries);
-    Some(())
-}
-
-const NUMBER_1: u8 = number_field(1);
-const NUMBER_2: u8 = number_field(2);
-const NUMBER_3: u8 = number_field(3);
-const NUMBER_4: u8 = number_field(4);
-const NUMBER_5: u8 = number_field(5);
-const NUMBER_6: u8 = number_field(6);
-const ENTRIES: u8 = bytes_field(7);
-const NUMBER_8: u8 = number_field(8);
-const NUMBER_10: u8 = number_field(10);
-const NUMBER_11: u8 = number_field(11);
-const CONTEXT: u8 = bytes_field(12);
-const NUMBER_13: u8 = number_field(13);
-/// The data of an entry, in it.
-const DATA: u8 = bytes_field(4);
-
-/// `nested` is a part of `bytes`.
 #[inline]
-fn read_entry(bytes: &Bytes, nested: &[u8]) -> Option<Entry> {
-    let mut entry = Entry::default();
-    let mut rest = nested;
-    while let Some((key, behind)) = rest.split_first() {
-        rest = behind;
-        match *key {
-            NUMBER_1 => entry.entry_type = take_varint(&mut rest)? as i32,
-            NUMBER_2 => entry.term = take_varint(&mut rest)?,
-            NUMBER_3 => entry.index = take_varint(&mut rest)?,
-            DATA => entry.data = bytes.slice_ref(take_bytes(&mut rest)?),
-            _ => return None,
-        }
-    }
-    Some(entry)
-}
-
-#[inline]
-fn take_varint(rest: &mut &[u8]) -> Option<u64> {
-    match rest.split_first()? {
-        (byte, behind) if *byte < 0x80 => {
-            *rest = behind;
-            Some(u64::from(*byte))
-        }
-        _ => take_long_varint(rest),
+fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    put_number(out, ENTRIES, entry_len(entry) as u64);
+    put_number(out, ENTRY_TYPE, enum_number(entry.entry_type));
+    put_number(out, ENTRY_TERM, entry.term);
+    put_number(out, ENTRY_INDEX, entry.index);
+    if !entry.data.is_empty() {
+        put_number(out, ENTRY_DATA, entry.data.len() as u64);
+        out.extend_from_slice(&entry.data);
     }
 }
 
-fn take_long_varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for (position, byte) in rest.iter().enumerate().take(10) {
-        // The tenth byte has room for one bit.
-        if position == 9 && *byte > 1 {
-            return None;
-        }
-        value |= u64::from(byte & 0x7f) << (7 * position);
-        if byte & 0x80 == 0 {
-            *rest = rest.get(position + 1..)?;
-            return Some(value);
-        }
-    }
-    None
-}
-
-/// What follows on its own length.
-#[inline]
-fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let length = usize::try_from(take_varint(rest)?).ok()?;
-    let (bytes, behind) = rest.split_at_checked(length)?;
-    *rest = behind;
-    Some(bytes)
-}
-
-/// Seven bits to a byte, and one byte at least.
-#[inline]
-fn varint_len(value: u64) -> usize {
+/// A key and the number behind it. Inlined always, like its counterpart below: most numbers are small, and a call costs
+/// as much as such a one.
+#[inline(always)]
+fn put_number(out: &mut Vec<u8>, key: u8, value: u64) {
     if value < 0x80 {
-        return 1;
+        out.extend_from_slice(&[key, value as u8]);
+    } else {
+        put_large_number(out, key, value);
     }
-    (value.ilog2() as usize + 7) / 7
 }
 
-/// An enum is written as a sign-extended number.
+/// The usual lengths go at once: `out` has to look for room each time that something is written.
+fn put_large_number(out: &mut Vec<u8>, key: u8, mut value: u64) {
+    let last = |shift: u32| (value >> shift) as u8;
+    let more = |shift: u32| last(shift) | 0x80;
+    match value {
+        0x80..=0x3fff => out.extend_from_slice(&[key, more(0), last(7)]),
+        0x4000..=0x1f_ffff => out.extend_from_slice(&[key, more(0), more(7), last(14)]),
+        0x20_0000..=0xfff_ffff => out.extend_from_slice(&[key, more(0), more(7), more(14), last(21)]),
+        _ => {
+            out.push(key);
+            while value >= 0x80 {
+                out.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            out.push(value as u8);
+        }
+    }
+}
+
+/// How many bytes an entry encodes to: what `encoded_len` says, in half the time.
 #[inline]
-fn enum_number(value: i32) -> u64 {
-    i64::from(value) as u64
+pub(crate) fn entry_len(entry: &Entry) -> usize {
+    let numbers = number_len(enum_number(entry.entry_type)) + number_len(entry.term) + number_len(entry.index);
+    numbers + if entry.data.is_empty() { 0 } else { nested_len(entry.data.len()) }
 }
 
 /// What a number takes up as a field.
@@ -217,45 +168,129 @@ fn nested_len(length: usize) -> usize {
     1 + varint_len(length as u64) + length
 }
 
-/// How many bytes an entry encodes to: what `encoded_len` says, in half the time.
+/// Seven bits to a byte, and one byte at least.
 #[inline]
-pub(crate) fn entry_len(entry: &Entry) -> usize {
-    let numbers = number_len(enum_number(entry.entry_type)) + number_len(entry.term) + number_len(entry.index);
-    numbers + if entry.data.is_empty() { 0 } else { nested_len(entry.data.len()) }
+fn varint_len(value: u64) -> usize {
+    // A seventh, rounded up: 9/64 is near enough for up to 64 bits, and takes neither a division nor a branch.
+    ((value | 1).ilog2() as usize * 9 + 73) / 64
 }
 
+/// An enum is written as a sign-extended number.
 #[inline]
-fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
-    out.push(ENTRIES);
-    put_varint(out, entry_len(entry) as u64);
-    put_number(out, 1, enum_number(entry.entry_type));
-    put_number(out, 2, entry.term);
-    put_number(out, 3, entry.index);
-    if !entry.data.is_empty() {
-        put_bytes(out, 4, &entry.data);
+fn enum_number(value: i32) -> u64 {
+    i64::from(value) as u64
+}
+
+/// Fields in the order of their numbers, each once at most; `None` if there is anything else.
+fn read_message(bytes: &Bytes) -> Option<Message> {
+    let mut rest: &[u8] = bytes;
+    let mut message = Message {
+        msg_type: take_number(&mut rest, TYPE)? as i32,
+        to: take_number(&mut rest, TO)?,
+        from: take_number(&mut rest, FROM)?,
+        term: take_number(&mut rest, TERM)?,
+        log_term: take_number(&mut rest, LOG_TERM)?,
+        index: take_number(&mut rest, INDEX)?,
+        entries: read_entries(bytes, &mut rest)?,
+        commit: take_number(&mut rest, COMMIT)?,
+        snapshot: None,
+        reject: take_number(&mut rest, REJECT)? != 0,
+        reject_hint: take_number(&mut rest, REJECT_HINT)?,
+        context: Bytes::new(),
+        vote: 0,
+        responses: Vec::new(),
+    };
+    if take_key(&mut rest, CONTEXT) {
+        message.context = bytes.slice_ref(take_bytes(&mut rest)?);
+    }
+    message.vote = take_number(&mut rest, VOTE)?;
+    rest.is_empty().then_some(message)
+}
+
+/// `rest` is a part of `bytes`.
+#[inline(always)]
+fn read_entries(bytes: &Bytes, rest: &mut &[u8]) -> Option<Entries> {
+    if !take_key(rest, ENTRIES) {
+        return Some(Entries::new());
+    }
+    let first = take_bytes(rest)?;
+    // Room for as many as there can be, if they are all like the first one.
+    let mut entries = Vec::with_capacity(1 + rest.len() / (first.len() + 2));
+    entries.push(read_entry(bytes, first)?);
+    while take_key(rest, ENTRIES) {
+        entries.push(read_entry(bytes, take_bytes(rest)?)?);
+    }
+    Some(entries.into())
+}
+
+/// `nested` is a part of `bytes`.
+#[inline(always)]
+fn read_entry(bytes: &Bytes, nested: &[u8]) -> Option<Entry> {
+    let mut rest = nested;
+    let entry_type = take_number(&mut rest, ENTRY_TYPE)? as i32;
+    let term = take_number(&mut rest, ENTRY_TERM)?;
+    let index = take_number(&mut rest, ENTRY_INDEX)?;
+    let data = if take_key(&mut rest, ENTRY_DATA) { bytes.slice_ref(take_bytes(&mut rest)?) } else { Bytes::new() };
+    rest.is_empty().then_some(Entry { entry_type, term, index, data })
+}
+
+/// Whether the field of this key comes next.
+#[inline(always)]
+fn take_key(rest: &mut &[u8], key: u8) -> bool {
+    match rest.split_first() {
+        Some((first, behind)) if *first == key => {
+            *rest = behind;
+            true
+        }
+        _ => false,
     }
 }
 
-#[inline]
-fn put_number(out: &mut Vec<u8>, field: u8, value: u64) {
-    out.push(number_field(field));
-    put_varint(out, value);
-}
-
-#[inline]
-fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
-    out.push(bytes_field(field));
-    put_varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-#[inline]
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
+/// The number that comes next if it has this key, else 0; `None` if it is none.
+#[inline(always)]
+fn take_number(rest: &mut &[u8], key: u8) -> Option<u64> {
+    if take_key(rest, key) {
+        take_varint(rest)
+    } else {
+        Some(0)
     }
-    out.push(value as u8);
+}
+
+/// What comes next on its own length.
+#[inline(always)]
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = usize::try_from(take_varint(rest)?).ok()?;
+    let (bytes, behind) = rest.split_at_checked(length)?;
+    *rest = behind;
+    Some(bytes)
+}
+
+#[inline(always)]
+fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    match rest.split_first()? {
+        (byte, behind) if *byte < 0x80 => {
+            *rest = behind;
+            Some(u64::from(*byte))
+        }
+        _ => take_long_varint(rest),
+    }
+}
+
+fn take_long_varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..70).step_by(7) {
+        let (byte, behind) = rest.split_first()?;
+        *rest = behind;
+        // The tenth byte has room for one bit.
+        if shift == 63 && *byte > 1 {
+            return None;
+        }
+        value |= u64::from(byte & 0x7f) << shift;
+        if *byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 #[cfg(test)]
