@@ -348,6 +348,6 @@ impl HardState {
     /// Whether nothing was ever recorded.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        *self == HardState::default()
+        matches!(self, HardState { term: 0, vote: 0, commit: 0 })
     }
 }

@@ -201,14 +201,20 @@ impl<S: Storage> RawNode<S> {
 
     /// A storage fault may have struck in the middle of a transition: nothing after it can be trusted.
     #[inline]
-    fn guard<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
-        if let Err(error) = &result {
-            self.note_fault(error);
+    fn guard(&mut self, result: Result<(), Error>) -> Result<(), Error> {
+        match result {
+            // A result is as large as the largest error: said anew, that all is well is one word.
+            Ok(()) => Ok(()),
+            Err(error) => self.fail(error),
         }
-        result
     }
 
     #[cold]
+    fn fail<T>(&mut self, error: Error) -> Result<T, Error> {
+        self.note_fault(&error);
+        Err(error)
+    }
+
     fn note_fault(&mut self, error: &Error) {
         match error {
             Error::Storage(_) => {
@@ -278,8 +284,7 @@ impl<S: Storage> RawNode<S> {
     pub fn apply_conf_change(&mut self, change: impl Into<ConfChangeKind>) -> Result<ConfState, Error> {
         self.check()?;
         let change: ConfChangeV2 = change.into().into_v2();
-        let result = self.raft.apply_conf_change(&change);
-        self.guard(result)
+        self.raft.apply_conf_change(&change).or_else(|error| self.fail(error))
     }
 
     /// Takes in a message from a peer; with asynchronous storage writes, also one from this node or its storage
@@ -437,8 +442,7 @@ impl<S: Storage> RawNode<S> {
         if self.outstanding.is_some() {
             return Err(Error::ReadyNotAdvanced);
         }
-        let result = self.build_ready();
-        self.guard(result)
+        self.build_ready().or_else(|error| self.fail(error))
     }
 
     fn build_ready(&mut self) -> Result<Ready, Error> {

@@ -62,6 +62,9 @@ impl Unstable {
 
     /// What was not handed to storage yet. It is one run from then on, so that those who read it later share it too.
     pub(crate) fn next_entries(&mut self) -> Entries {
+        if !self.has_next_entries() {
+            return Entries::new();
+        }
         self.entries.join_from(self.offset_in_progress)
     }
 

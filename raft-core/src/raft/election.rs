@@ -102,18 +102,19 @@ impl<S: Storage> Raft<S> {
                 self.poll(to, response, true);
             }
             if to == self.id {
-                self.send(Message { to, term, ..Message::of(response) });
+                self.send(response, to, |vote| vote.term = term);
                 continue;
             }
             info!(
                 "{:x} [logterm: {}, index: {}] sent {request:?} request to {to:x} at term {}",
                 self.id, last.term, last.index, self.term
             );
-            let mut message = Message { to, term, log_term: last.term, index: last.index, ..Message::of(request) };
-            if campaign == Campaign::Transfer {
-                message.context = bytes::Bytes::from_static(Campaign::TRANSFER_CONTEXT);
-            }
-            self.send(message);
+            self.send(request, to, |message| {
+                (message.term, message.log_term, message.index) = (term, last.term, last.index);
+                if campaign == Campaign::Transfer {
+                    message.context = bytes::Bytes::from_static(Campaign::TRANSFER_CONTEXT);
+                }
+            });
         }
         Ok(())
     }
@@ -141,16 +142,18 @@ impl<S: Storage> Raft<S> {
         {
             self.log_vote("cast", kind, message, "")?;
             // The answer carries the request's term: a pre-candidate is not there yet, and would drop one of ours.
-            self.send(Message { to: message.from, term: message.term, ..Message::of(response) });
+            self.send(response, message.from, |vote| vote.term = message.term);
             if kind == MessageType::MsgVote {
                 self.election_elapsed = 0;
                 self.vote = message.from;
             }
         } else {
             self.log_vote("rejected", kind, message, "")?;
-            let mut answer = Message { to: message.from, term: self.term, reject: true, ..Message::of(response) };
-            self.share_commit(&mut answer)?;
-            self.send(answer);
+            let shared = self.commit_to_share()?;
+            self.send(response, message.from, |refusal| {
+                refusal.reject = true;
+                (refusal.log_term, refusal.commit) = (shared.term, shared.index);
+            });
         }
         Ok(())
     }
@@ -158,18 +161,16 @@ impl<S: Storage> Raft<S> {
     /// A node that does not vote in its own configuration, but is asked to, knows of a committed change that the
     /// candidate has not heard of, and cannot campaign itself. If its log is the longer one, neither could ever win:
     /// the last leader may have demoted itself and crashed before it could tell. So it says how far it knows the log
-    /// to be committed. (raft-rs does so in all vote messages; etcd has no answer.)
-    fn share_commit(&self, answer: &mut Message) -> Result<(), Error> {
-        if !self.tracker.config.voters.contains(self.id) {
-            if let Some(log_term) = self.log.term(self.log.committed)? {
-                answer.commit = self.log.committed;
-                answer.log_term = log_term;
-            }
+    /// to be committed. (raft-rs does so in all vote messages; etcd has no answer.) All zeros on anybody else.
+    fn commit_to_share(&self) -> Result<EntryId, Error> {
+        if self.tracker.config.voters.contains(self.id) {
+            return Ok(EntryId::default());
         }
-        Ok(())
+        let index = self.log.committed;
+        Ok(self.log.term(index)?.map_or_else(EntryId::default, |term| EntryId { term, index }))
     }
 
-    /// Takes up what [`Self::share_commit`] says: if the entry is in this log too, everything up to it is committed.
+    /// Takes up what [`Self::commit_to_share`] says: if the entry is in this log too, everything up to it is committed.
     pub(super) fn learn_commit(&mut self, message: &Message) -> Result<(), Error> {
         let id = EntryId { term: message.log_term, index: message.commit };
         if message.reject && self.log.maybe_commit(id)? {
@@ -194,7 +195,9 @@ impl<S: Storage> Raft<S> {
             return Ok(());
         }
         if let Some(log_term) = self.log.term(index)? {
-            self.send(Message { to: message.from, term, log_term, index, commit: index, ..Message::of(request) });
+            self.send(request, message.from, |again| {
+                (again.term, again.log_term, again.index, again.commit) = (term, log_term, index, index);
+            });
         }
         Ok(())
     }

@@ -27,8 +27,7 @@ impl<S: Storage> Raft<S> {
                     let reason = DropReason::ForwardingDisabled { leader: self.lead };
                     return Err(Error::ProposalDropped(reason));
                 }
-                message.to = self.lead;
-                self.send(std::mem::take(message));
+                self.pass_on(kind, self.lead, std::mem::take(message));
                 Ok(())
             }
             MessageType::MsgReadIndex => {
@@ -36,8 +35,7 @@ impl<S: Storage> Raft<S> {
                     info!("{:x} no leader at term {}; dropping index reading msg", self.id, self.term);
                     return Err(Error::ReadDropped(DropReason::NoLeader));
                 }
-                message.to = self.lead;
-                self.send(std::mem::take(message));
+                self.pass_on(kind, self.lead, std::mem::take(message));
                 Ok(())
             }
             MessageType::MsgTransferLeader => {
@@ -46,8 +44,7 @@ impl<S: Storage> Raft<S> {
                     return Err(Error::TransferDropped(DropReason::NoLeader));
                 }
                 // The transferee stands in `from`, and stays there.
-                message.to = self.lead;
-                self.send(std::mem::take(message));
+                self.pass_on(kind, self.lead, std::mem::take(message));
                 Ok(())
             }
             MessageType::MsgApp => {
@@ -124,7 +121,7 @@ impl<S: Storage> Raft<S> {
         if probed.index < self.log.committed {
             // Late or repeated: what is committed is the leader's already.
             let index = self.log.committed;
-            self.send(Message { to: from, index, ..Message::of(MessageType::MsgAppResp) });
+            self.send(MessageType::MsgAppResp, from, |answer| answer.index = index);
             return Ok(());
         }
         let old_end = if bug!(AckOldEnd) { self.log.last_index() } else { 0 };
@@ -135,7 +132,7 @@ impl<S: Storage> Raft<S> {
                 self.change_too_early(first)?;
             }
             let index = last.max(old_end);
-            self.send(Message { to: from, index, ..Message::of(MessageType::MsgAppResp) });
+            self.send(MessageType::MsgAppResp, from, |answer| answer.index = index);
             return Ok(());
         }
         debug!(
@@ -149,13 +146,11 @@ impl<S: Storage> Raft<S> {
         // The leader's previous entry is of term `probed.term`. Anything of ours that it may share is of that term at
         // most, so the search can skip all that is later; the leader then does the same with our hint.
         let hint = self.log.find_conflict_by_term(probed.index.min(self.log.last_index()), probed.term)?;
-        self.send(Message {
-            to: from,
-            index: probed.index,
-            reject: true,
-            reject_hint: hint.index,
-            log_term: hint.term,
-            ..Message::of(MessageType::MsgAppResp)
+        self.send(MessageType::MsgAppResp, from, |answer| {
+            answer.index = probed.index;
+            answer.reject = true;
+            answer.reject_hint = hint.index;
+            answer.log_term = hint.term;
         });
         Ok(())
     }
@@ -172,7 +167,7 @@ impl<S: Storage> Raft<S> {
             self.lease.promise(self.config.election_tick);
         }
         let context = std::mem::take(&mut message.context);
-        self.send(Message { to: message.from, context, ..Message::of(MessageType::MsgHeartbeatResp) });
+        self.send(MessageType::MsgHeartbeatResp, message.from, |answer| answer.context = context);
         Ok(())
     }
 
@@ -206,7 +201,7 @@ impl<S: Storage> Raft<S> {
         info!("{:x} [commit: {}] {what} snapshot [index: {index}, term: {term}]", self.id, self.log.committed);
         let matched = if restored || bug!(AckWholeLogForSnapshot) { self.log.last_index() } else { self.log.committed };
         self.check_lost()?;
-        self.send(Message { to: message.from, index: matched, ..Message::of(MessageType::MsgAppResp) });
+        self.send(MessageType::MsgAppResp, message.from, |answer| answer.index = matched);
         Ok(())
     }
 

@@ -175,7 +175,7 @@ impl<S: Storage> Raft<S> {
         if let Some(own) = self.tracker.progress.get_mut(&self.id).filter(|_| bug!(OwnAckBeforeSync)) {
             own.maybe_update(index);
         }
-        self.send(Message { to: self.id, index, ..Message::of(MessageType::MsgAppResp) });
+        self.send(MessageType::MsgAppResp, self.id, |own| own.index = index);
         Ok(())
     }
 
@@ -225,7 +225,12 @@ impl<S: Storage> Raft<S> {
             return Ok(false);
         }
         progress.sent_commit(commit);
-        self.send(Message { to, index: previous, log_term, entries, commit, ..Message::of(MessageType::MsgApp) });
+        self.send(MessageType::MsgApp, to, |append| {
+            append.index = previous;
+            append.log_term = log_term;
+            append.entries = entries;
+            append.commit = commit;
+        });
         Ok(true)
     }
 
@@ -253,7 +258,7 @@ impl<S: Storage> Raft<S> {
         );
         progress.become_snapshot(index);
         debug!("{:x} paused sending replication messages to {to:x} [{progress}]", self.id);
-        self.send(Message { to, snapshot: Some(Box::new(snapshot)), ..Message::of(MessageType::MsgSnap) });
+        self.send(MessageType::MsgSnap, to, |message| message.snapshot = Some(Box::new(snapshot)));
         Ok(true)
     }
 
@@ -267,7 +272,10 @@ impl<S: Storage> Raft<S> {
             let known = if bug!(CommitBeyondMatch) { self.log.committed } else { progress.match_index };
             let commit = known.min(self.log.committed);
             progress.sent_commit(commit);
-            self.send(Message { to, commit, context: context.clone(), ..Message::of(MessageType::MsgHeartbeat) });
+            self.send(MessageType::MsgHeartbeat, to, |beat| {
+                beat.commit = commit;
+                beat.context = context.clone();
+            });
         }
     }
 
@@ -334,7 +342,7 @@ impl<S: Storage> Raft<S> {
         }
         if from == self.lead_transferee && self.match_index(from) == Some(self.log.last_index()) {
             info!("{own:x} sent MsgTimeoutNow to {from:x} after received MsgAppResp");
-            self.send(Message { to: from, ..Message::of(MessageType::MsgTimeoutNow) });
+            self.send(MessageType::MsgTimeoutNow, from, |_| {});
         }
         Ok(())
     }
@@ -427,7 +435,7 @@ impl<S: Storage> Raft<S> {
         self.election_elapsed = 0;
         self.lead_transferee = transferee;
         if self.match_index(transferee) == Some(self.log.last_index()) {
-            self.send(Message { to: transferee, ..Message::of(MessageType::MsgTimeoutNow) });
+            self.send(MessageType::MsgTimeoutNow, transferee, |_| {});
             info!(
                 "{:x} sends MsgTimeoutNow to {transferee:x} immediately as {transferee:x} already has up-to-date log",
                 self.id

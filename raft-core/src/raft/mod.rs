@@ -225,29 +225,33 @@ impl<S: Storage> Raft<S> {
         &self.config
     }
 
-    /// Queues a message for whoever it is addressed to. Votes and pre-votes say their term themselves (a pre-vote asks
-    /// for a term that is not the node's); proposals and reads carry none; all else carries the node's.
-    /// What is passed on for somebody else stays signed by whoever asked: the answer must go there.
+    /// Queues a message to `to`. It carries the node's own term, unless `fill`, which puts in all the rest, says another
+    /// one: a pre-vote asks for a term that is not the node's.
     #[inline]
-    fn send(&mut self, mut message: Message) {
-        if message.from == NONE {
-            message.from = self.id;
-        }
-        let (carries_own_term, promises) = match message.kind() {
-            Some(MessageType::MsgVote | MessageType::MsgPreVote) => (false, false),
-            Some(MessageType::MsgVoteResp) if bug!(VoteBeforeSync) && message.to != self.id => (false, false),
-            Some(MessageType::MsgVoteResp | MessageType::MsgPreVoteResp) => (false, true),
-            Some(MessageType::MsgProp | MessageType::MsgReadIndex) => (false, false),
-            Some(MessageType::MsgAppResp) if bug!(AckBeforeSync) && message.to != self.id => (true, false),
-            Some(MessageType::MsgAppResp) => (true, true),
+    fn send(&mut self, kind: MessageType, to: u64, fill: impl FnOnce(&mut Message)) {
+        let promises = match kind {
+            MessageType::MsgVoteResp if bug!(VoteBeforeSync) && to != self.id => false,
+            MessageType::MsgAppResp if bug!(AckBeforeSync) && to != self.id => false,
+            MessageType::MsgVoteResp | MessageType::MsgPreVoteResp | MessageType::MsgAppResp => true,
             // A promise, which a node that forgets the term does not know of.
-            Some(MessageType::MsgHeartbeatResp) if self.lease_based_reads() => (true, true),
-            _ => (true, false),
+            MessageType::MsgHeartbeatResp => self.lease_based_reads(),
+            _ => false,
         };
-        if carries_own_term {
-            message.term = self.term;
+        let (from, term) = (self.id, self.term);
+        let queue = if promises { &mut self.messages_after_append } else { &mut self.messages };
+        // Made and filled where it is to stand. It is large, and to move what was only just written costs most of all.
+        queue.extend(std::iter::once_with(|| Message { to, from, term, ..Message::of(kind) }));
+        if let Some(message) = queue.last_mut() {
+            fill(message);
         }
-        if promises { &mut self.messages_after_append } else { &mut self.messages }.push(message);
+    }
+
+    /// Queues what only `to` can do. It stays signed by whoever asked, because the answer must go there; a proposal or a
+    /// read carries no term.
+    fn pass_on(&mut self, kind: MessageType, to: u64, message: Message) {
+        let from = if message.from == NONE { self.id } else { message.from };
+        let term = if kind == MessageType::MsgTransferLeader { self.term } else { 0 };
+        self.messages.push(Message { to, from, term, ..message });
     }
 
     /// One tick of the node's clock.
@@ -329,27 +333,17 @@ impl<S: Storage> Raft<S> {
             // A leader of an old term, whose heartbeats we would otherwise ignore for ever while our votes cannot
             // depose it either: an answer of our term makes it step down (thesis §9.6; etcd issue 8501).
             MessageType::MsgApp | MessageType::MsgHeartbeat if leases => {
-                self.send(Message { to: message.from, ..Message::of(MessageType::MsgAppResp) });
+                self.send(MessageType::MsgAppResp, message.from, |_| {});
             }
             // A node may be stuck in a term below ours, asking for pre-votes of a term below ours.
             MessageType::MsgPreVote => {
                 self.log_vote("rejected", kind, message, "")?;
-                self.send(Message {
-                    to: message.from,
-                    term: self.term,
-                    reject: true,
-                    ..Message::of(MessageType::MsgPreVoteResp)
-                });
+                self.send(MessageType::MsgPreVoteResp, message.from, |refusal| refusal.reject = true);
             }
             // A candidate that nobody else talks to would come after our term one by one, or never, if somebody raises it.
             MessageType::MsgVote if leases => {
                 self.log_vote("rejected", kind, message, "")?;
-                self.send(Message {
-                    to: message.from,
-                    term: self.term,
-                    reject: true,
-                    ..Message::of(MessageType::MsgVoteResp)
-                });
+                self.send(MessageType::MsgVoteResp, message.from, |refusal| refusal.reject = true);
             }
             _ => info!(
                 "{:x} [term: {}] ignored a {kind:?} message with lower term from {:x} [term: {}]",

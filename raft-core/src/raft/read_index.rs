@@ -175,11 +175,9 @@ impl<S: Storage> Raft<S> {
             }
             return;
         }
-        self.send(Message {
-            to: message.from,
-            index,
-            entries: message.entries,
-            ..Message::of(MessageType::MsgReadIndexResp)
+        self.send(MessageType::MsgReadIndexResp, message.from, |answer| {
+            answer.index = index;
+            answer.entries = message.entries;
         });
     }
 

@@ -23,10 +23,9 @@ pub(super) fn validate(message: &Message) -> Result<MessageType, Error> {
 
 fn find_fault(message: &Message) -> Result<MessageType, &'static str> {
     let kind = message.kind().ok_or("its type is unknown")?;
-    let terms = [message.term, message.log_term, message.reject_hint];
-    let indexes = [message.index, message.commit];
-    let absurd = terms.iter().any(|term| *term > MAX_NUMBER) || indexes.iter().any(|index| *index >= MAX_NUMBER);
-    if absurd {
+    let largest_term = message.term.max(message.log_term).max(message.reject_hint);
+    let largest_index = message.index.max(message.commit);
+    if largest_term > MAX_NUMBER || largest_index >= MAX_NUMBER {
         return Err("a term or index is absurdly large");
     }
     let term_expected = match kind {
@@ -93,6 +92,7 @@ fn validate_entry(entry: &Entry) -> Result<(), &'static str> {
     }
 }
 
+#[cold]
 fn validate_conf_change(entry: &Entry) -> Result<(), &'static str> {
     let Ok(change) = ConfChangeKind::decode(entry).map(ConfChangeKind::into_v2) else {
         return Err("a configuration change in it cannot be decoded");
