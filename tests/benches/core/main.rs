@@ -24,7 +24,9 @@
 //! compaction (every [`KEPT`] entries, down to [`KEPT`]), each with its own in-memory storage, logging off. They
 //! alternate, in one process, and the median of [`ROUNDS`] rounds is printed for each, so that a busy machine is busy
 //! for both. Allocations (`malloc` and `realloc`, per entry and node; per node, for a tick or an election) are counted
-//! in a round of its own; the time of the others is that of the system's allocator.
+//! in a round of its own; the time of the others is that of the system's allocator, and of the counter's look whether
+//! it is to count: some hundred instructions for an allocation and its end, a twentieth of the rival's round of one entry
+//! without a wire and a hundredth of ours.
 //!
 //! What is charged to whom: both make their proposals from one shared payload (`Bytes`) without copying it, and both
 //! decode into messages that share the received bytes. The library's own store, codec and copies are its own affair.
@@ -41,29 +43,40 @@
 //!
 //! # What it showed
 //!
-//! On 2026-11-21, one run on a virtual machine of two AMD EPYC cores while nothing was built (nanoseconds per committed
-//! entry; another run on the same day, beside builds, came within a tenth of most of these ratios):
+//! On 2026-11-21, on a virtual machine of two AMD EPYC cores while nothing was built, but with a search at the lowest
+//! priority beside it (nanoseconds per committed entry; another run came within a tenth of these ratios, and a third one,
+//! with other work beside it and times half as long again, too, but for 11.4 with batches of 256):
 //!
 //! | batch × size | ours | rival | ratio | with a wire: ours | rival | ratio |
 //! |---|---|---|---|---|---|---|
-//! | 1 × 128 B | 1565 | 2922 | 1.9 | 4422 | 5545 | 1.3 |
-//! | 16 × 128 B | 149 | 475 | 3.2 | 397 | 912 | 2.3 |
-//! | 256 × 128 B | 62 | 366 | 5.9 | 198 | 736 | 3.7 |
-//! | 16 × 4 KiB | 146 | 492 | 3.4 | 1565 | 2267 | 1.5 |
+//! | 1 × 128 B | 1454 | 2833 | 1.9 | 3584 | 5217 | 1.5 |
+//! | 16 × 128 B | 125 | 459 | 3.7 | 338 | 851 | 2.5 |
+//! | 256 × 128 B | 41 | 303 | 7.3 | 130 | 534 | 4.1 |
+//! | 16 × 4 KiB | 127 | 459 | 3.6 | 1361 | 1779 | 1.3 |
 //!
-//! `nodes`, for 1, 3, 5 and 7: ratios 3.5, 3.9, 3.3 and 3.5. `log-length`: 10 million entries cost 1.09 of what 10
-//! thousand do, at both batches. `idle`: ratios 1.8 for `has_ready` and for a tick. `election`: 1.6 and 2.0.
+//! `nodes`, for 1, 3, 5 and 7: ratios 4.1, 3.8, 3.9 and 4.4. `log-length`: 10 million entries cost 1.01 and 0.99 of what 10
+//! thousand do. `idle`: ratios 1.6 for `has_ready` and 1.5 for a tick. `election`: 1.4 and 1.9. All these with other work
+//! beside them and times half as long again; in a second such run one node alone had 1.9, the ratios of `idle` and
+//! `election` were 1.8 to 2.4, and those of `log-length` 1.16 and 1.00.
 //!
-//! **What limits it**, by instructions (`valgrind --tool=callgrind`; perf had only a clock here). A round of
-//! one entry through three nodes is 20 000 of them: 9 calls of `step`, 6 of `ready` and 6 of `advance`, about 1000 each
-//! with the share of this file's loop. They are spread flat: no function has more than 8 % of them, moving messages
-//! 5 %, allocation 4 %. A batch shares these calls; an entry by itself then costs about 180 instructions a node, a third
-//! of them to tell how long it is (which was made cheaper after these figures were taken). Fewer calls in a round would
-//! need another contract than `Ready`'s, one in which the answer to a message comes back from `step`.
+//! **What limits it.** A round of one entry through three nodes is 9 calls of `step`, 6 of `ready` and 6 of `advance`:
+//! 18 800 instructions with this file's loop (`valgrind --tool=callgrind`), the rival's 30 500. They are spread flat: no
+//! function has more than a tenth, allocation takes 6 % of the time, and link-time optimization would save both sides a
+//! sixth. What had a tenth of the *time* with few instructions was messages that were moved when only just written
+//! (a wide load waits for narrow stores); they are made in their place now, and results of a call are not moved either.
+//! Four times the rival's speed would take 9 000 instructions, 430 for each call. The next thousand would come from a
+//! term of the last entry kept by the log, tried and left: a node would notice later that its storage cannot be read.
+//! Beyond that, fewer calls in a round would need another contract than `Ready`'s, one in which the answer to a message
+//! comes back from `step`. A batch shares these calls; an entry by itself then costs some 150 instructions a node, a
+//! quarter of them to tell how long it is, for the limit on what is being applied.
 //!
-//! With a wire, two fifths of a round of one entry turn messages into bytes and back; 14 of its 16 allocations are
-//! theirs. With payloads of 4 KiB two fifths of our time copy them, once for each follower (`perf record -e cpu-clock`),
-//! and a good part of the rest is the kernel's, which finds the pages for them.
+//! With a wire, a third of the time of a round of one entry is the allocator's (14 of the 16 allocations are the
+//! codec's: a message, its entry, the list, and the count of who shares the bytes, which live as long as the log holds
+//! the entry), a fifth turns messages into bytes and back. With payloads of 4 KiB two fifths to a half of our time copy
+//! them, once for each follower, into memory that no cache holds; the allocator, the kernel that finds the pages for it,
+//! and the first touch of each take another third (`perf record -e cpu-clock`, beside other work). Both sides do all that
+//! alike: were the rest of our codec free, the ratio would be about 1.5. More would take messages that are sent in pieces,
+//! payloads where they lie; whoever receives them copies them all the same.
 
 mod ours;
 mod rival;
