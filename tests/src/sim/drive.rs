@@ -513,10 +513,13 @@ impl World {
         let seen = Seen { term, vote, commit, applied: status.applied };
         self.machines[at].monotonic.runs(id, seen, process.log.last())?;
         self.see_commit(process)?;
-        // That of a snapshot is in force while the snapshot is on its way to the disk, and founders know each other from
-        // the start.
-        let has_snapshot = process.writing.as_ref().is_some_and(|ready| ready.snapshot().is_some());
-        if !has_snapshot && process.snapshot_under_way == 0 && process.applied.0 > 0 {
+        // It differs, if it does, while a change in the log is not applied, or in the middle of a joint change. A snapshot's is
+        // in force while the snapshot is on its way to the disk, and founders know each other from the start.
+        let changes = process.changes.last().is_some_and(|index| *index > process.applied.0)
+            || !process.conf_state.voters_outgoing.is_empty();
+        let has_snapshot =
+            process.snapshot_under_way != 0 || process.writing.as_ref().is_some_and(|ready| ready.snapshot().is_some());
+        if changes && !has_snapshot && process.applied.0 > 0 {
             let in_force = process.raw.status().config.conf_state();
             config_safety::check_in_force(id, &in_force, &process.conf_state)?;
         }
