@@ -26,13 +26,13 @@
 //! | `large` | by a snapshot of 600 MB, while the others go on taking snapshots of as much |
 //!
 //! On a virtual machine with two AMD EPYC cores, 2026-11-21, in memory, at raised priority (`nice -n -19`), three runs
-//! of `log`: before 1.2 to 2.3 ms, alike 0.8 to 6.3; during 2.4, 2.7 and 5.1 ms, 1.1 to 2.9 times before (2.3 in the
-//! middle); window 0.5 to 0.8 times before. `restart`, two short runs: 1.1 to 1.2 times before. So the aim is met over
-//! ten seconds, and just missed in the 0.2 to 0.4 s of catching up itself. What is left there, by a trace of all
-//! threads, is work in bursts: the follower stores what it was sent and acknowledges it all at once, and for the next
+//! of `log`: before 1.3, 1.6 and 2.4 ms; during 2.2, 1.8 and 1.3, so 1.6, 1.1 and 0.6 times before; window 1.0, 0.7 and 0.5.
+//! In turns with them, nodes that send a follower a megabyte ahead of its answers and not a quarter of it: 2.9, 2.3 and 2.5
+//! times before, window 0.9 to 1.1, and they catch up no sooner (all in 0.2 to 0.7 s). By a trace of all threads, what is
+//! waited for is work in bursts: the follower stores what it was sent and acknowledges it all at once, and for the next
 //! megabyte the leader copies 8000 entries (0.5 ms), encodes and writes them (1.3 ms), on the processor that it shares
-//! with the third node and all clients. On one disk for all three, one run of a node that still read all the rest of
-//! the log for each message: `log` 20 times before, window 3.2.
+//! with the third node and all clients. `restart`, two short runs: 1.1 to 1.2 times before. On one disk for all three,
+//! one run of a node that still read all the rest of the log for each message: `log` 20 times before, window 3.2.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Mutex;
