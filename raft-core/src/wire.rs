@@ -7,6 +7,8 @@
 //! storage work, fields of later versions, another order) goes the derived way. The bytes are the same, and so is what
 //! comes out of them; tests hold both against each other.
 //!
+//! It is for whoever sends messages as they are. `raftexample` does not: its streams have etcd's own frames.
+//!
 //! Left out: [`Entry`] by itself, which the log writes and reads one at a time.
 
 use bytes::Bytes;

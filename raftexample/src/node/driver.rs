@@ -78,8 +78,8 @@ const PROPOSAL_BYTES: usize = 1 << 20;
 const MESSAGE_BYTES: u64 = 128 << 10;
 /// What one follower may be sent ahead of its answers. A follower that comes back after a long time is sent this much in
 /// one turn, and clients wait for the end of the turn: with four times as much, the slowest write in a hundred took more
-/// than twice its usual time meanwhile (the benchmark `catch_up`). The price is paid over long lines: a follower gets no
-/// more than this in each round trip.
+/// than twice its usual time meanwhile (the benchmark `catch_up`). The price: a follower gets no more than this, and what
+/// is left of the last message, for each round trip and each sync of its own.
 const INFLIGHT_BYTES: u64 = 256 << 10;
 /// Election timeouts without a leader after which clients are told at once instead of after their timeout.
 const HOPELESS_ELECTIONS: usize = 3;
@@ -521,8 +521,7 @@ impl Driver {
     fn process_ready(&mut self) -> Result<(), Fatal> {
         let mut ready = self.raw.ready()?;
         self.note_soft_state(&ready);
-        let first_new = ready.entries().first().map_or(u64::MAX, |entry| entry.index);
-        let (at_once, mut missed) = set_apart_what_was_missed(ready.take_messages().collect(), first_new);
+        let (at_once, mut missed) = set_apart_what_was_missed(ready.take_messages().collect());
         self.send(at_once);
         self.persist(&ready)?;
         for context in ready.dropped_reads() {
@@ -598,12 +597,12 @@ impl Driver {
     }
 }
 
-/// Sets apart the entries for those followers that get some from before `first_new`: what they have missed is much,
-/// perhaps, and the new entries' way to the others, and to the disk, should not begin behind it. What a follower gets of
-/// the log stays in order.
-fn set_apart_what_was_missed(messages: Vec<Message>, first_new: u64) -> (Vec<Message>, Vec<Message>) {
+/// Sets apart the entries for those followers that get some which are committed already, without them: they are much,
+/// perhaps, and no client waits for them, so what clients do wait for should not begin its way behind them. What a
+/// follower gets of the log stays in order.
+fn set_apart_what_was_missed(messages: Vec<Message>) -> (Vec<Message>, Vec<Message>) {
     let is_append = |message: &Message| message.kind() == Some(MessageType::MsgApp);
-    let is_missed = |message: &Message| message.entries.first().is_some_and(|entry| entry.index < first_new);
+    let is_missed = |message: &Message| message.entries.last().is_some_and(|entry| entry.index <= message.commit);
     let appends = messages.iter().filter(|message| is_append(message));
     let behind: BTreeSet<u64> = appends.filter(|message| is_missed(message)).map(|message| message.to).collect();
     messages.into_iter().partition(|message| !(is_append(message) && behind.contains(&message.to)))

@@ -10,7 +10,7 @@
 //! is unreachable and stops streaming to it. Nobody waits.
 //!
 //! **After each full batch a stream rests** until every other task that is ready has had its turn. A follower that comes
-//! back after a long time is sent four batches at once, and the clients of the others wait for those few bytes that go to
+//! back after a long time is sent two or three batches at once, and the clients of the others wait for those few bytes that go to
 //! another follower meanwhile.
 //!
 //! **The newest connection wins.** A peer that dials again has given up its old stream, even if our side of it still looks
@@ -270,7 +270,8 @@ impl Drop for Outgoing {
             match self.waiting.try_recv() {
                 Ok(message) if message.kind() == Some(MessageType::MsgProp) => unsent.extend(message.entries),
                 Ok(_) => {}
-                // The raft thread has found room just before, and is putting its message there now.
+                // The raft thread has found room just before, and is putting its message there now: closed and
+                // empty, the queue is disconnected as soon as nobody is.
                 Err(TryRecvError::Empty) => std::thread::yield_now(),
                 Err(TryRecvError::Disconnected) => break,
             }

@@ -30,7 +30,8 @@
 //!
 //! What is charged to whom: both make their proposals from one shared payload (`Bytes`) without copying it, and both
 //! decode into messages that share the received bytes. The library's own store, codec and copies are its own affair.
-//! With payloads of 4 KiB nothing is copied without a wire; with one, each message is copied once, when it is encoded.
+//! With payloads of 4 KiB nothing is copied without a wire; with one, each message is copied once, when it is encoded. The
+//! wire is the library's, `Message::to_bytes`; the streams of `raftexample` have frames and code of their own.
 //!
 //! **The rival's codec.** `raft` comes with one of two: `protobuf-codec`, its default, which brings its own compiler
 //! and shares payloads (`Bytes`), and `prost-codec`, which wants `protoc` installed and copies payloads with each entry
@@ -43,8 +44,8 @@
 //!
 //! # What it showed
 //!
-//! On 2026-11-21, on a virtual machine of two AMD EPYC cores while nothing was built, but with a search at the lowest
-//! priority beside it (nanoseconds per committed entry; another run came within a tenth of these ratios, and a third one,
+//! On 2026-11-21, on a virtual machine of two AMD EPYC cores that had nothing else to do but a program at the lowest
+//! priority (nanoseconds per committed entry; another run came within a tenth of these ratios, and a third one,
 //! with other work beside it and times half as long again, too, but for 11.4 with batches of 256):
 //!
 //! | batch × size | ours | rival | ratio | with a wire: ours | rival | ratio |

@@ -217,17 +217,19 @@ fn what_gathers_goes_into_one_batch() {
 fn what_a_follower_has_missed_goes_last_and_in_order() {
     let append = |to, entries: &[u64]| {
         let entries = entries.iter().map(|&index| Entry { index, ..Entry::default() }).collect();
-        Message { to, entries, ..Message::of(MessageType::MsgApp) }
+        Message { to, commit: 8, entries, ..Message::of(MessageType::MsgApp) }
     };
     let heartbeat = Message { to: 2, ..Message::of(MessageType::MsgHeartbeat) };
     let behind = [append(2, &[5, 6]), append(2, &[7, 8, 9]), append(2, &[])];
     let up_to_date = [append(3, &[9]), append(3, &[])];
     let all = || [&behind[..], &up_to_date, std::slice::from_ref(&heartbeat)].concat();
     let at_once = [&up_to_date[..], std::slice::from_ref(&heartbeat)].concat();
-    assert_eq!(set_apart_what_was_missed(all(), 9), (at_once, behind.to_vec()));
-    assert_eq!(set_apart_what_was_missed(all(), 5), (all(), vec![]), "all of it is new");
+    assert_eq!(set_apart_what_was_missed(all()), (at_once, behind.to_vec()));
+    // What is left of a batch that is not committed yet: clients wait for it.
+    let waited_for = vec![append(2, &[7, 8, 9]), append(2, &[10]), heartbeat];
+    assert_eq!(set_apart_what_was_missed(waited_for.clone()), (waited_for, vec![]));
     let forwarded = Message { msg_type: MessageType::MsgProp as i32, ..append(1, &[0]) };
-    assert_eq!(set_apart_what_was_missed(vec![forwarded.clone()], u64::MAX), (vec![forwarded], vec![]));
+    assert_eq!(set_apart_what_was_missed(vec![forwarded.clone()]), (vec![forwarded], vec![]));
 }
 
 #[test]

@@ -3,8 +3,9 @@
 //! thesis §4.1 (one at a time) and §4.3 (joint); etcd `raft.go`, pendingConfIndex and applyConfChange, and
 //! `confchange/confchange.go`.
 //!
-//! The invariants that count votes or copies take the quorums from the node that they look at. That it has the right ones
-//! is what is found here.
+//! The invariants that count votes or copies take the quorums from the node that they look at. That it has those
+//! of what it has applied is what is found here; that the core computes the right ones from a change is not: etcd's own
+//! scripts hold that (`tests/datadriven.rs`).
 
 use std::collections::BTreeMap;
 
