@@ -165,7 +165,8 @@ impl Expected {
     pub fn of(recovered: &Recovered) -> Self {
         let newest = recovered.snapshots.last().cloned();
         let after = newest.as_ref().map_or(0, |metadata| metadata.index);
-        let entries = recovered.entries(after).expect("the log goes on from its newest snapshot").to_vec();
+        let entries = recovered.entries(after).expect("the log goes on from its newest snapshot");
+        let entries = entries.to_vec().expect("they are still what was checked");
         Expected { state: recovered.hard_state, newest, entries }
     }
 

@@ -67,6 +67,9 @@ pub trait Disk: Send + Sync {
     /// Renames within one directory, replacing the target. Durable after [`Disk::sync_dir`].
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Gives a file a second name in the same directory, which must be free. Durable after [`Disk::sync_dir`].
+    fn link(&self, path: &Path, name: &Path) -> io::Result<()>;
+
     /// Removes a file. Durable after [`Disk::sync_dir`].
     fn remove(&self, path: &Path) -> io::Result<()>;
 

@@ -10,10 +10,11 @@
 use std::io::{self, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use crate::disk::{Disk, Listed};
 use crate::error::WalError;
@@ -25,7 +26,7 @@ use crate::Recovered;
 const PIECE_BYTES: usize = 256 << 10;
 
 /// What the system reads at once, so what is lost where the disk fails.
-const PAGE_BYTES: u64 = 4096;
+const PAGE_BYTES: usize = 4096;
 
 /// A stretch of a file that the disk cannot read.
 #[derive(Clone, Debug)]
@@ -95,12 +96,17 @@ fn read_all<T: Send>(
         return listed.iter().map(read).inspect(|_| progress(done_bytes.load(Ordering::Relaxed), total)).collect();
     }
     let taken = AtomicUsize::new(0);
+    let failed = AtomicBool::new(false);
     let done = Mutex::new(Vec::with_capacity(listed.len()));
     let work = |shown: &mut dyn FnMut()| {
         // From the newest on: it may have to come from the disk, the others are likely to be in memory.
-        while let Some(file) = listed.iter().rev().nth(taken.fetch_add(1, Ordering::Relaxed)) {
+        while let Some((place, file)) = listed.iter().enumerate().rev().nth(taken.fetch_add(1, Ordering::Relaxed)) {
             let image = read(file);
-            done.lock().unwrap_or_else(PoisonError::into_inner).push(image);
+            failed.fetch_or(image.is_err(), Ordering::Relaxed);
+            done.lock().unwrap_or_else(PoisonError::into_inner).push((place, image));
+            if failed.load(Ordering::Relaxed) {
+                return;
+            }
             shown();
         }
     };
@@ -109,10 +115,10 @@ fn read_all<T: Send>(
         let _ = std::thread::Builder::new().name("wal-reader".into()).spawn_scoped(scope, || work(&mut || {}));
         work(&mut || progress(done_bytes.load(Ordering::Relaxed), total));
     });
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut images = done.into_iter().collect::<Result<Vec<_>, WalError>>()?;
-    images.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
-    Ok(images)
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // Of several errors, that of the oldest file, whichever thread was the first.
+    done.sort_by_key(|(place, _)| *place);
+    done.into_iter().map(|(_, image)| image).collect()
 }
 
 fn read_file(
@@ -131,19 +137,21 @@ fn read_file(
     } else {
         match disk.read(&path) {
             Ok(bytes) => return Ok((Image { name: name.clone(), bytes }, Vec::new())),
-            // Of the whole file. A copy finds the place.
+            // It is of the file as a whole. Reading piece by piece, for a copy, finds the place.
             Err(error) => why = Some(error),
         }
     }
-    let mut bad_places = Vec::new();
-    let bytes = copy(disk, &path, file.len_bytes, &mut |offset, error| {
-        let range = offset..(offset + 1).next_multiple_of(PAGE_BYTES).min(file.len_bytes);
+    let mut bad_places: Vec<BadPlace> = Vec::new();
+    let bytes = copy(disk, &path, file.len_bytes, &mut |range, error| {
         let bad = BadPlace { name: name.clone(), range, what: error.to_string() };
-        match passes_bad_places {
-            true => bad_places.push(bad),
-            false => return Err(bad.error(dir)),
+        if !passes_bad_places {
+            return Err(bad.error(dir));
         }
-        Ok(bad_places.last().map_or(offset, |bad| bad.range.end))
+        match bad_places.last_mut() {
+            Some(last) if last.range.end == bad.range.start && last.what == bad.what => last.range.end = bad.range.end,
+            _ => bad_places.push(bad),
+        }
+        Ok(())
     });
     match (bytes, why) {
         (Ok(bytes), None) => Ok((Image { name: name.clone(), bytes }, bad_places)),
@@ -166,13 +174,21 @@ impl From<io::Error> for Failed {
     }
 }
 
-/// A file's bytes. Those that are zero take no memory, and the greatest part of a segment in use is. Asks `pass` where to
-/// go on behind a place that cannot be read; zeros stand for it.
+/// Whether the disk has lost what stands there. Anything else that a system may answer (no memory, a file server that is
+/// gone) says nothing about the file.
+fn is_bad_place(error: &io::Error) -> bool {
+    const OF_THE_MEDIUM: [Errno; 6] =
+        [Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::REMOTEIO, Errno::BADMSG, Errno::UCLEAN];
+    Errno::from_io_error(error).is_some_and(|errno| OF_THE_MEDIUM.contains(&errno))
+}
+
+/// A file's bytes. Those that are zero take no memory, and the greatest part of a segment in use is. A page that cannot be
+/// read is tried once more, then `pass` says whether to go on behind it; zeros stand for it.
 fn copy(
     disk: &dyn Disk,
     path: &Path,
     len_bytes: u64,
-    pass: &mut dyn FnMut(u64, io::Error) -> Result<u64, WalError>,
+    pass: &mut dyn FnMut(Range<u64>, io::Error) -> Result<(), WalError>,
 ) -> Result<Bytes, Failed> {
     let mut source = disk.open_stream(path)?;
     let length = usize::try_from(len_bytes).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
@@ -181,14 +197,20 @@ fn copy(
     // Zeros that the system has not been asked for yet.
     let mut bytes = vec![0; length];
     let mut piece = vec![0; PIECE_BYTES];
-    let mut at = 0;
+    let mut at: usize = 0;
+    // Where the page ends that is being tried once more.
+    let mut tried = None;
     loop {
-        let count = match source.read(&mut piece) {
+        let page_end = (at + 1).next_multiple_of(PAGE_BYTES).min(length);
+        let most = if tried == Some(page_end) { page_end - at } else { PIECE_BYTES };
+        let count = match source.read(&mut piece[..most]) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if at < length => {
-                let behind = pass(at as u64, error).map_err(Failed::There)?;
-                source.seek(SeekFrom::Start(behind))?;
-                at = usize::try_from(behind).unwrap_or(length).clamp(at + 1, length);
+            Err(error) if at < length && is_bad_place(&error) => {
+                if tried.replace(page_end) == Some(page_end) {
+                    pass(at as u64..page_end as u64, error).map_err(Failed::There)?;
+                    at = page_end;
+                }
+                source.seek(SeekFrom::Start(at as u64))?;
                 continue;
             }
             other => other?,

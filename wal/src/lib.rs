@@ -5,7 +5,7 @@
 //! vote are durable (a commit alone promises nothing and may lag), and after any crash [`Wal::open`] returns everything
 //! that was acknowledged and not purged since, or refuses and says what is damaged and where. It drops no acknowledged
 //! record in silence, and takes no damage for a torn tail, but for one case that no format can tell: the last group of
-//! batches, damaged within seconds of its sync (`DIVERGENCE.md`, "What no log can know").
+//! batches, damaged within seconds of its sync (unless mark and watermark are damaged as well; `DIVERGENCE.md`, "What no log can know").
 //!
 //! ```
 //! use raft_core::pb::{Entry, HardState};
@@ -18,7 +18,7 @@
 //! drop(log);
 //!
 //! let (_log, recovered) = wal::Wal::open(dir.path(), options, b"node 1")?;
-//! assert_eq!(recovered.entries(0)?.to_vec()[0].data, "x = 1");
+//! assert_eq!(recovered.entries(0)?.to_vec()?[0].data, "x = 1");
 //! assert_eq!(recovered.hard_state.commit, 1);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -124,7 +124,7 @@ impl Recovered {
     /// then do not go on from there, and whoever took them for doing so would leave some out.
     pub fn entries(&self, after_index: u64) -> Result<HeldEntries<'_>, WalError> {
         let skip = after_index.checked_add(1).and_then(|next| next.checked_sub(self.first_index));
-        let rest = skip.and_then(|skip| HeldEntries::of(&self.entries, usize::try_from(skip).ok()?));
+        let rest = skip.and_then(|skip| HeldEntries::of(&self.entries, &self.dir, usize::try_from(skip).ok()?));
         rest.ok_or_else(|| {
             let last = self.first_index.saturating_sub(1).saturating_add(self.entries.len() as u64);
             let what = format!(
@@ -137,7 +137,7 @@ impl Recovered {
 
     /// All entries that are held, from `first_index` on, whatever goes before them.
     pub fn held_entries(&self) -> HeldEntries<'_> {
-        HeldEntries::all(&self.entries)
+        HeldEntries::all(&self.entries, &self.dir)
     }
 
     /// Whether a snapshot is needed to make sense of the entries: the log does not begin at entry 1 (any more).

@@ -508,7 +508,7 @@ fn take_batch(
             *max_index = (*max_index).max(record.index);
         }
         replay
-            .apply(bytes, &record)
+            .apply(segment.image, &record)
             .map_err(|what| format!("the {} record at {} cannot follow: {what}", record.kind.name(), record.offset))?;
     }
     Ok(())

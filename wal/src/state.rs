@@ -13,6 +13,7 @@ use raft_core::pb::{ConfState, Entry, HardState, SnapshotMetadata};
 
 use crate::entries::Found;
 use crate::format::{RecordKind, RecordView, SNAPSHOT_REPEATED, SNAPSHOT_RESET, SNAPSHOT_TAKEN};
+use crate::recovery::Image;
 
 /// How many recorded snapshots a new segment repeats at most: more than any sensible number of kept snapshot files.
 pub(crate) const MAX_REPEATED_SNAPSHOTS: usize = 16;
@@ -337,7 +338,7 @@ impl Replay {
     }
 
     /// Takes in a record of this segment, in which [`format::check_body`] has found it.
-    pub(crate) fn apply(&mut self, segment: &Bytes, record: &RecordView<'_>) -> Result<(), String> {
+    pub(crate) fn apply(&mut self, segment: &Image, record: &RecordView<'_>) -> Result<(), String> {
         match self.state.apply(record)? {
             Effect::None => {}
             Effect::Reset => self.entries.truncate(0),
@@ -345,7 +346,7 @@ impl Replay {
                 // The first entry of all says where they begin.
                 let held = self.state.last_index() - self.state.base.index;
                 self.entries.truncate(usize::try_from(held - 1).unwrap_or(usize::MAX));
-                self.entries.push(segment, record.offset);
+                self.entries.push(segment, record);
             }
         }
         Ok(())

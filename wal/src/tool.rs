@@ -1,15 +1,15 @@
 //! Looking at a log, and cutting a damaged one, for people who have to.
 //!
 //! [`walk`] reads whatever can be read and goes on behind what cannot. [`verify`] says what opening the log would say.
-//! [`plan_repair`] works out, in memory, what has to go so that the log opens again, and [`Repair::apply`] does it, keeping a
-//! copy of every file that it touches. A repair *drops acknowledged data*: it is for a log whose other copies are lost. A
-//! member of a living cluster is better replaced by a new one.
+//! [`plan_repair`] works out, in memory, what has to go so that the log opens again, and [`Repair::apply`] does it, keeping
+//! every file that it replaces, itself and not a copy, under another name. A repair *drops acknowledged data*: it is for a
+//! log whose other copies are lost. A member of a living cluster is better replaced by a new one.
 //!
 //! What a repair can do: cut a damaged segment where the damage begins and set aside those behind it; where segments are
 //! missing in the middle, keep those behind them if a recorded snapshot does for all that came before, cut in their turn if
 //! they are damaged, else those before them. Where the disk fails to read, zeros count, and what they mean for the log is
-//! damage like any other. What it cannot: a log whose first segment is unreadable, and one that another version of the format has written,
-//! stay as they are.
+//! damage like any other. What it cannot: a log whose first segment is unreadable, and one that another version of the
+//! format has written, stay as they are.
 //!
 //! All of them take the directory's lock: a log that a node is using cannot be looked at.
 //!
@@ -240,7 +240,8 @@ fn walk_segment(bytes: &[u8], seed: Seed, end: Option<u64>, each: &mut dyn FnMut
     }
 }
 
-/// What opening the log would find, or say; first of all, where the disk fails to read it. `progress` is told how many bytes have been checked.
+/// What opening the log would find, or say; first of all, where the disk fails to read it. `progress` is told how many
+/// bytes have been checked.
 pub fn verify(held: &Held, progress: &mut dyn FnMut(u64)) -> Result<Recovered, WalError> {
     match held.bad_places.first() {
         Some(bad) => Err(bad.error(&held.dir)),
@@ -392,9 +393,13 @@ impl Repair {
         known.sort_unstable();
         let gaps: Vec<_> = known.windows(2).filter(|pair| pair[1] - pair[0] > 1).map(|pair| pair[1]).collect();
         let Some(first) = gaps.first() else { return false };
+        // Each part for itself: with those behind it too, it would come to the gap between them, and back here.
+        let mut last = u64::MAX;
         for behind in gaps.iter().rev() {
+            let part = *behind..=last;
+            last = behind.saturating_sub(1);
             let mut newer = self.clone();
-            newer.keep(|image| sequence_of(image) >= Some(*behind));
+            newer.keep(|image| sequence_of(image).is_some_and(|sequence| part.contains(&sequence)));
             if let Ok(state) = newer.settle(dir, &mut |_| {}) {
                 newer.begins_with = Some(state.base.index.saturating_add(1));
                 *self = newer;
@@ -446,14 +451,15 @@ impl Repair {
             return false;
         }
         image.bytes = Bytes::from(bytes);
+        self.cut.retain(|(name, _)| *name != image.name);
         self.cut.push((image.name.clone(), end as u64));
         true
     }
 
-    /// Carries it out. What is set aside, and a copy of what is cut, keep their names with `.cut` behind. Newest first: a
-    /// repair that is interrupted leaves a log that is damaged in the same place.
+    /// Carries it out. What is set aside, cut or written anew stays as the file that it was, bad places and all, under its
+    /// name with `.cut` behind. Newest first: a repair that is interrupted leaves a log that is damaged in the same place.
     pub fn apply(&self, held: Held) -> Result<(), WalError> {
-        let Held { images: originals, dir, disk, .. } = &held;
+        let Held { dir, disk, .. } = &held;
         let sync_dir = || disk.sync_dir(dir).map_err(|source| WalError::io("sync", dir, source));
         let mut set_aside = self.set_aside.clone();
         set_aside.sort();
@@ -464,11 +470,12 @@ impl Repair {
             sync_dir()?;
         }
         for name in self.cut.iter().map(|(name, _)| name).chain(&self.rewritten) {
-            let original = originals.iter().find(|image| image.name == *name);
-            let image = self.images.iter().find(|image| image.name == *name);
-            let (Some(original), Some(image)) = (original, image) else { continue };
-            write_file(&**disk, &copy_of(&**disk, dir, name)?, &original.bytes)?;
-            // The copy has its name for good before the original loses it.
+            let Some(image) = self.images.iter().find(|image| image.name == *name) else { continue };
+            let path = dir.join(name);
+            // Not a copy: what the disk fails to read may be got out of the file itself some day.
+            disk.link(&path, &copy_of(&**disk, dir, name)?)
+                .map_err(|source| WalError::io("keep under another name", &path, source))?;
+            // It has that name for good before it loses its own.
             sync_dir()?;
             let temporary = dir.join(format!("{name}.tmp"));
             match disk.remove(&temporary) {
@@ -478,7 +485,6 @@ impl Repair {
                 Err(source) => return Err(WalError::io("remove", temporary, source)),
             }
             write_file(&**disk, &temporary, &image.bytes)?;
-            let path = dir.join(name);
             disk.rename(&temporary, &path).map_err(|source| WalError::io("replace", &path, source))?;
             sync_dir()?;
         }

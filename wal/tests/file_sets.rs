@@ -165,7 +165,7 @@ fn every_set_of_files_has_the_one_verdict_that_follows_from_it() {
                     fresh += 1;
                 }
                 (Ok(recovered), Verdict::From(first)) => {
-                    let indexes: Vec<_> = recovered.held_entries().iter().map(|entry| entry.index).collect();
+                    let indexes: Vec<_> = recovered.held_entries().iter().map(|entry| entry.unwrap().index).collect();
                     let expected: Vec<_> = (first as u64 + 1..=SEGMENTS as u64).collect();
                     assert!(!recovered.fresh && indexes == expected, "{set:?}: {indexes:?}");
                     assert_eq!(recovered.entries(SNAPSHOT_INDEX).unwrap().len(), SEGMENTS - SNAPSHOT_INDEX as usize);

@@ -79,6 +79,9 @@ impl Disk for Renaming {
         }
         OsDisk.rename(from, to)
     }
+    fn link(&self, path: &Path, name: &Path) -> io::Result<()> {
+        OsDisk.link(path, name)
+    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         OsDisk.remove(path)
     }

@@ -497,6 +497,9 @@ impl Disk for FailingSync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.disk.rename(from, to)
     }
+    fn link(&self, path: &Path, name: &Path) -> io::Result<()> {
+        self.disk.link(path, name)
+    }
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.disk.remove(path)
     }

@@ -189,6 +189,35 @@ fn behind_a_segment_that_is_missing_the_newer_part_is_kept_even_if_it_has_to_be_
     assert_eq!((log.last_index(), recovered.entries(11).unwrap().len()), (19, 8));
 }
 
+#[test]
+fn a_log_of_many_gaps_is_planned_as_quickly_as_one_of_few() {
+    const GAPS: usize = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Wal::open(dir.path(), small(), b"tool").unwrap();
+    for index in 1..=2 * GAPS as u64 + 2 {
+        log.save(None, &[Entry { term: 1, index, ..Entry::normal(vec![7; 6000]) }]).unwrap();
+    }
+    drop(log);
+    let mut files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "wal"));
+    files.sort();
+    assert!(files.len() > 2 * GAPS);
+    files.iter().skip(1).step_by(2).take(GAPS).for_each(|path| fs::remove_file(path).unwrap());
+    let path = dir.path().to_owned();
+    // To try every set of parts would take longer than anyone lives.
+    let (done, planned) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let held = Held::open(&path, &mut |_, _| {}).unwrap();
+        let plan = plan_repair(&held, &mut |_| {}).unwrap().unwrap();
+        done.send((plan, held)).unwrap();
+    });
+    let (plan, held) = planned.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+    // No snapshot does for anything, so the oldest part is what stays.
+    assert_eq!((plan.begins_with, plan.last_index), (None, 1));
+    plan.apply(held).unwrap();
+    assert_eq!(Wal::open(dir.path(), small(), b"tool").unwrap().0.last_index(), 1);
+}
+
 /// A segment of another version of the format.
 fn of_another_version(path: &Path) -> Vec<u8> {
     let mut bytes = fs::read(path).unwrap();

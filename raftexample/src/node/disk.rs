@@ -78,8 +78,8 @@ impl Disk {
             None => misfit(&format_args!("there is no usable snapshot, and {error}")),
             Some(_) => misfit(&error),
         })?;
-        let (storage, empty) =
-            assemble(metadata, recovered.hard_state, entries.to_vec()).map_err(|reason| misfit(&reason))?;
+        let entries = entries.to_vec().map_err(|error| fail(&error))?;
+        let (storage, empty) = assemble(metadata, recovered.hard_state, entries).map_err(|reason| misfit(&reason))?;
         Ok((Disk { wal, snapshots, kept }, State { storage, snapshot, empty }))
     }
 

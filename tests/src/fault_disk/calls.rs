@@ -136,6 +136,21 @@ impl Disk for FaultDisk {
         fault.map_or(Ok(()), |fault| Err(fault.error()))
     }
 
+    fn link(&self, path: &Path, name: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        let fault = state.begin(|_| Call::Link(name_of(path), name_of(name)));
+        if matches!(fault, Some(Fault::Io | Fault::NoSpace)) {
+            return Err(Fault::Io.error());
+        }
+        let id = state.id(path)?;
+        if state.live.contains_key(&name_of(name)) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.live.insert(name_of(name), id);
+        state.renames.push(NameChange::Add(name_of(name), id));
+        fault.map_or(Ok(()), |fault| Err(fault.error()))
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         let fault = state.begin(|_| Call::Remove(name_of(path)));
@@ -205,7 +220,7 @@ impl Disk for FaultDisk {
     }
 
     fn background(&self) -> bool {
-        false
+        self.state().background
     }
 
     fn due_jobs(&self, waiting: usize) -> usize {

@@ -81,6 +81,7 @@ pub enum Call {
     Read(String),
     Settle(String),
     Rename(String, String),
+    Link(String, String),
     Remove(String),
     SyncDir,
     CreateStream(String),
@@ -139,6 +140,7 @@ struct State {
     pace: Pace,
     most_waiting: usize,
     keeps_caches: bool,
+    background: bool,
     /// From this call on, nothing happens.
     cut_off: Option<u64>,
     moments: Option<Vec<Moment>>,
@@ -202,6 +204,11 @@ impl FaultDisk {
         if let Some(id) = state.live.get(name).copied() {
             state.files[id].bad = bad;
         }
+    }
+
+    /// From now on, the log may use threads of its own. The order of their calls is chance.
+    pub fn allow_background(&self) {
+        self.state().background = true;
     }
 
     /// Whether the fault has come up.

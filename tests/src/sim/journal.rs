@@ -77,7 +77,7 @@ impl Journal {
             empty,
             hard_state: recovered.hard_state,
             first_index: recovered.first_index,
-            entries: recovered.held_entries().to_vec(),
+            entries: recovered.held_entries().to_vec().map_err(|error| failed(&error))?,
             torn: recovered.torn,
             unrecorded: files > recovered.snapshots.len(),
         };
@@ -175,7 +175,7 @@ impl Journal {
 fn assemble(newest: Option<&Snapshot>, recovered: &wal::Recovered) -> Result<(MemoryStorage, Store, bool), String> {
     let mut storage = MemoryStorage::new();
     let (index, term) = newest.map_or((0, 0), |snapshot| (snapshot.metadata.index, snapshot.metadata.term));
-    let entries = recovered.entries(index).map_err(|error| error.to_string())?.to_vec();
+    let entries = recovered.entries(index).and_then(|entries| entries.to_vec()).map_err(|error| error.to_string())?;
     let first = entries.first().map_or(recovered.first_index, |entry| entry.index.max(recovered.first_index));
     if first > index + 1 {
         return Err(format!("the log begins at {first}, and the newest snapshot is of {index}"));
