@@ -28,8 +28,8 @@ const PROGRESS_FROM_BYTES: u64 = 256 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 #[command(after_help = "\
 Exit codes: 0 the log is sound (or was repaired), 1 it cannot be read (no such directory, in use, not a
-log, written by another version), 2 it is damaged (a repair without --yes has shown what it would do, or no
-repair is possible), or the command line is wrong.
+log, written by another version) or the repair has failed, 2 it is damaged (a repair without --yes has
+shown what it would do, or no repair is possible), or the command line is wrong.
 DIR is the folder with the *.wal files, or the node's data folder above it. The node must be stopped.")]
 pub enum WalTask {
     /// Print every batch and record: offset, kind, index, term, checksum verdict
@@ -68,8 +68,6 @@ pub fn run(task: &WalTask) -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        // The reader of our output has seen enough.
-        Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(Failure::Output(error)) => say(format!("cannot write to standard output: {error}")),
         Err(Failure::Log(error)) => say(error.to_string()),
     }
@@ -89,6 +87,27 @@ impl From<WalError> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Failure::Output(error)
+    }
+}
+
+/// An output whose reader may leave when it has seen enough (`| head`): what is done, and with which code it ends, does not
+/// hang on that.
+struct UnlessGone<W>(W);
+
+fn unless_gone<T>(result: io::Result<T>, instead: T) -> io::Result<T> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(instead),
+        other => other,
+    }
+}
+
+impl<W: Write> Write for UnlessGone<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        unless_gone(self.0.write(bytes), bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        unless_gone(self.0.flush(), ())
     }
 }
 
@@ -131,7 +150,7 @@ fn name_of((kind, term, index): RecordId) -> String {
 
 fn dump(dir: &std::path::Path, as_json: bool) -> Result<ExitCode, Failure> {
     let held = open(dir)?;
-    let mut out = BufWriter::new(io::stdout().lock());
+    let mut out = BufWriter::new(UnlessGone(io::stdout().lock()));
     let mut progress = Progress::on_stderr("listing", held.len_bytes());
     let mut result = Ok(());
     walk(&held, &mut |item, at| {
@@ -255,7 +274,7 @@ fn json_of(item: &Item) -> Value {
 
 fn check(dir: &std::path::Path) -> Result<ExitCode, Failure> {
     let held = open(dir)?;
-    let mut out = io::stdout().lock();
+    let mut out = UnlessGone(io::stdout().lock());
     match verify_showing(&held) {
         Ok(recovered) => {
             let state = recovered.hard_state;
@@ -285,7 +304,7 @@ fn check(dir: &std::path::Path) -> Result<ExitCode, Failure> {
 
 fn repair(dir: &std::path::Path, yes: bool) -> Result<ExitCode, Failure> {
     let held = open(dir)?;
-    let mut out = io::stdout().lock();
+    let mut out = UnlessGone(io::stdout().lock());
     let mut progress = Progress::on_stderr("checking", held.len_bytes());
     let plan = plan_repair(&held, &mut |done| progress.show(done));
     progress.finish();
