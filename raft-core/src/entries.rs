@@ -16,6 +16,7 @@ use std::hash::{Hash, Hasher};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use crate::config::NO_LIMIT;
 use crate::pb::Entry;
 
 /// Entries that may be shared: cloning costs a reference count. Reads like a `Vec<Entry>`, and is changed like one;
@@ -261,7 +262,7 @@ impl Runs {
     /// The entries from index `low` on, as one run from now on.
     #[inline]
     pub(crate) fn join_from(&mut self, low: u64) -> Entries {
-        let joined = self.slice(low, self.end(), u64::MAX);
+        let joined = self.slice(low, self.end(), NO_LIMIT);
         if self.runs.len() > self.position(low) + 1 {
             self.truncate(low);
             self.push(joined.clone());

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use crate::confchange::ConfChangeKind;
 use crate::config::{is_local_thread, Config, LOCAL_APPEND_THREAD, LOCAL_APPLY_THREAD, NONE};
 use crate::error::Error;
-use crate::log::{EntryId, Slice};
+use crate::log::{EntryId, RaftLog, Slice};
 use crate::pb::{
     ConfChange, ConfChangeType, ConfChangeV2, ConfState, Entry, HardState, Message, MessageType, Snapshot,
 };
@@ -37,7 +37,7 @@ use crate::raft::validate::{is_local, is_response};
 use crate::raft::{Raft, SoftState, StateType};
 use crate::ready::{Persisted, Ready, Work};
 use crate::status::{BasicStatus, Status};
-use crate::storage::{encoded_size, payload_size, Storage};
+use crate::storage::{payload_size, Storage};
 
 /// A founding member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,14 +91,16 @@ struct AppendDone {
 #[derive(Clone, Debug, Hash)]
 struct ApplyDone {
     index: u64,
+    /// In the measure of [`RaftLog::applying_size`].
     bytes: u64,
     payload_bytes: u64,
 }
 
 impl ApplyDone {
-    fn of(entries: &[Entry]) -> Option<Self> {
+    #[inline]
+    fn of<S: Storage>(entries: &[Entry], log: &RaftLog<S>) -> Option<Self> {
         let index = entries.last()?.index;
-        Some(ApplyDone { index, bytes: encoded_size(entries), payload_bytes: payload_size(entries) })
+        Some(ApplyDone { index, bytes: log.applying_size(entries), payload_bytes: payload_size(entries) })
     }
 }
 
@@ -356,7 +358,7 @@ impl<S: Storage> RawNode<S> {
     }
 
     fn storage_applied(&mut self, message: &Message) -> Result<(), Error> {
-        match ApplyDone::of(&message.entries) {
+        match ApplyDone::of(&message.entries, &self.raft.log) {
             Some(done) if done.index > self.raft.log.applying => {
                 Err(Error::Malformed { from: message.from, what: "it reports entries that were never handed out" })
             }
@@ -465,7 +467,7 @@ impl<S: Storage> RawNode<S> {
         std::mem::swap(&mut work.messages, &mut self.raft.messages);
         std::mem::swap(&mut work.read_states, &mut self.raft.read_only.answered);
         std::mem::swap(&mut work.dropped_reads, &mut self.raft.read_only.dropped);
-        let apply = ApplyDone::of(&work.committed_entries);
+        let apply = ApplyDone::of(&work.committed_entries, &self.raft.log);
         let accepted = apply.as_ref().map(|done| (done.index, done.bytes));
         if self.raft.config().async_storage_writes {
             let promises = std::mem::take(&mut self.raft.messages_after_append);

@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use crate::config::NO_LIMIT;
 use crate::entries::{Entries, Runs};
 use crate::pb::{ConfState, Entry, HardState, Snapshot};
 use crate::wire::entry_len;
@@ -271,6 +272,9 @@ const MAX_OVERHEAD_BYTES: u64 = 50;
 
 /// How many of `entries`, from the start, encode to at most `max_bytes` together; one at least if there is any.
 pub(crate) fn count_within<'a>(entries: impl Iterator<Item = &'a Entry> + Clone, max_bytes: u64) -> usize {
+    if max_bytes == NO_LIMIT {
+        return entries.count();
+    }
     // Mostly all of them do, which is seen without encoding any. What is asked for may be the rest of a long log, so
     // nothing is looked at far behind the limit.
     let (mut all, mut at_most) = (0, 0u64);

@@ -17,6 +17,7 @@ pub(crate) mod unstable;
 
 use std::fmt;
 
+use crate::config::NO_LIMIT;
 use crate::entries::Entries;
 use crate::error::Error;
 use crate::pb::{Entry, Snapshot};
@@ -43,9 +44,9 @@ pub(crate) struct RaftLog<S> {
     pub(crate) applying: u64,
     /// Highest index acknowledged as applied.
     pub(crate) applied: u64,
-    /// How many encoded bytes may be handed out and not acknowledged.
+    /// How many encoded bytes may be handed out and not acknowledged; [`NO_LIMIT`] if that does not matter.
     max_applying_bytes: u64,
-    /// How many are.
+    /// How many are; 0 if it does not matter.
     applying_bytes: u64,
     /// The limit is reached, or a page was cut short by it: hand out nothing until something is acknowledged.
     applying_paused: bool,
@@ -346,7 +347,17 @@ impl<S: Storage> RaftLog<S> {
         }
     }
 
-    /// Committed entries up to `index`, of `bytes` encoded, were handed out.
+    /// What committed entries count for while they are being applied: their encoded bytes, or nothing if that is not
+    /// limited.
+    #[inline]
+    pub(crate) fn applying_size(&self, entries: &[Entry]) -> u64 {
+        if self.max_applying_bytes == NO_LIMIT {
+            return 0;
+        }
+        encoded_size(entries)
+    }
+
+    /// Committed entries up to `index`, of `bytes` as [`Self::applying_size`] says, were handed out.
     pub(crate) fn accept_applying(&mut self, index: u64, bytes: u64, allow_unstable: bool) {
         self.applying = if bug!(ApplyTwice) { self.applying.min(index) } else { index };
         self.applying_bytes = self.applying_bytes.saturating_add(bytes);
@@ -356,7 +367,7 @@ impl<S: Storage> RaftLog<S> {
             self.applying_bytes >= self.max_applying_bytes || index < self.max_appliable(allow_unstable);
     }
 
-    /// The application acknowledges entries up to `index`, of `bytes` encoded; what exceeds `committed` is ignored.
+    /// The application acknowledges entries up to `index`, of `bytes` as above; what exceeds `committed` is ignored.
     pub(crate) fn applied_to(&mut self, index: u64, bytes: u64) {
         self.applied = self.applied.max(index.min(self.committed));
         self.applying = self.applying.max(self.applied);
