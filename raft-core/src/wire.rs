@@ -44,6 +44,9 @@ const ENTRY_TERM: u8 = number_field(2);
 const ENTRY_INDEX: u8 = number_field(3);
 const ENTRY_DATA: u8 = bytes_field(4);
 
+/// For how many entries of a message there is room before they are read.
+const MOST_EXPECTED: usize = 1024;
+
 impl Message {
     /// Encodes the message.
     pub fn to_bytes(&self) -> Bytes {
@@ -121,14 +124,14 @@ fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     }
 }
 
-/// A key and the number behind it. Inlined always, like its counterpart below: most numbers are small, and a call costs
-/// as much as such a one.
+/// A key and the number behind it. Inlined always, like its counterpart below, for numbers of up to two bytes: most are
+/// so small, and a call costs as much as such a one.
 #[inline(always)]
 fn put_number(out: &mut Vec<u8>, key: u8, value: u64) {
-    if value < 0x80 {
-        out.extend_from_slice(&[key, value as u8]);
-    } else {
-        put_large_number(out, key, value);
+    match value {
+        0..=0x7f => out.extend_from_slice(&[key, value as u8]),
+        0x80..=0x3fff => out.extend_from_slice(&[key, value as u8 | 0x80, (value >> 7) as u8]),
+        _ => put_large_number(out, key, value),
     }
 }
 
@@ -137,7 +140,6 @@ fn put_large_number(out: &mut Vec<u8>, key: u8, mut value: u64) {
     let last = |shift: u32| (value >> shift) as u8;
     let more = |shift: u32| last(shift) | 0x80;
     match value {
-        0x80..=0x3fff => out.extend_from_slice(&[key, more(0), last(7)]),
         0x4000..=0x1f_ffff => out.extend_from_slice(&[key, more(0), more(7), last(14)]),
         0x20_0000..=0xfff_ffff => out.extend_from_slice(&[key, more(0), more(7), more(14), last(21)]),
         _ => {
@@ -173,8 +175,13 @@ fn nested_len(length: usize) -> usize {
 /// Seven bits to a byte, and one byte at least.
 #[inline]
 fn varint_len(value: u64) -> usize {
-    // A seventh, rounded up: 9/64 is near enough for up to 64 bits, and takes neither a division nor a branch.
-    ((value | 1).ilog2() as usize * 9 + 73) / 64
+    match value {
+        0..=0x7f => 1,
+        0x80..=0x3fff => 2,
+        0x4000..=0x1f_ffff => 3,
+        // A seventh, rounded up: 9/64 is near enough for up to 64 bits, and takes no division.
+        _ => (value.ilog2() as usize * 9 + 73) / 64,
+    }
 }
 
 /// An enum is written as a sign-extended number.
@@ -216,8 +223,8 @@ fn read_entries(bytes: &Bytes, rest: &mut &[u8]) -> Option<Entries> {
         return Some(Entries::new());
     }
     let first = take_bytes(rest)?;
-    // Room for as many as there can be, if they are all like the first one.
-    let mut entries = Vec::with_capacity(1 + rest.len() / (first.len() + 2));
+    // Room for as many as there can be, if they are all like the first one. A stranger's first one may be empty.
+    let mut entries = Vec::with_capacity(1 + (rest.len() / (first.len() + 2)).min(MOST_EXPECTED));
     entries.push(read_entry(bytes, first)?);
     while take_key(rest, ENTRIES) {
         entries.push(read_entry(bytes, take_bytes(rest)?)?);
@@ -269,10 +276,14 @@ fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 #[inline(always)]
 fn take_varint(rest: &mut &[u8]) -> Option<u64> {
-    match rest.split_first()? {
-        (byte, behind) if *byte < 0x80 => {
+    match **rest {
+        [byte, ref behind @ ..] if byte < 0x80 => {
             *rest = behind;
-            Some(u64::from(*byte))
+            Some(u64::from(byte))
+        }
+        [low, high, ref behind @ ..] if high < 0x80 => {
+            *rest = behind;
+            Some(u64::from(low & 0x7f) | u64::from(high) << 7)
         }
         _ => take_long_varint(rest),
     }
