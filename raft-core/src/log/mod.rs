@@ -184,17 +184,19 @@ impl<S: Storage> RaftLog<S> {
     /// The index of the first entry that is not in the log as it is.
     pub(crate) fn find_conflict(&self, entries: &[Entry]) -> Result<Option<u64>, Error> {
         for entry in entries {
+            // Mostly they follow on the log's end.
+            if entry.index > self.last_index() {
+                return Ok(Some(entry.index));
+            }
             let existing = self.term(entry.index)?;
             let is_new = entry.index > self.committed;
             if existing != Some(entry.term) || (bug!(TruncateOnOldAppend) && is_new) {
-                if entry.index <= self.last_index() {
-                    info!(
-                        "found conflict at index {} [existing term: {}, conflicting term: {}]",
-                        entry.index,
-                        existing.unwrap_or(0),
-                        entry.term
-                    );
-                }
+                info!(
+                    "found conflict at index {} [existing term: {}, conflicting term: {}]",
+                    entry.index,
+                    existing.unwrap_or(0),
+                    entry.term
+                );
                 return Ok(Some(entry.index));
             }
         }
