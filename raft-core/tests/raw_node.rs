@@ -299,7 +299,7 @@ fn the_application_gets_its_reads_and_status() {
     );
     assert_eq!(status.basic.hard_state, HardState { term: 2, vote: 1, commit: 2 });
     assert_eq!(
-        (status.progress.len(), status.progress[&1].match_index, status.config.to_string()),
+        (status.progress.len(), status.progress.get(&1).unwrap().match_index, status.config.to_string()),
         (1, 2, "voters=(1)".into())
     );
     raw.step(message(MsgHeartbeat, 2, 9)).unwrap();

@@ -121,14 +121,14 @@ impl Draft {
     }
 
     fn make_voter(&mut self, id: u64) {
-        self.progress.entry(id).or_insert_with(|| self.newcomer.clone()).is_learner = false;
+        self.progress.get_or_insert_with(id, || self.newcomer.clone()).is_learner = false;
         self.config.learners.remove(id);
         self.config.learners_next.remove(id);
         self.config.voters.incoming.insert(id);
     }
 
     fn make_learner(&mut self, id: u64) {
-        let progress = self.progress.entry(id).or_insert_with(|| self.newcomer.clone());
+        let progress = self.progress.get_or_insert_with(id, || self.newcomer.clone());
         self.config.voters.incoming.remove(id);
         if self.config.voters.outgoing.contains(id) {
             // Its vote still counts in the outgoing half: a learner only once that is left.

@@ -53,22 +53,22 @@ fn a_demoted_voter_learns_only_after_the_joint_change() {
     let three = group("v1 v2 v3");
     let joint = with(Changer::new(&three, 10).enter_joint(false, &change("l3 v4 r2")).unwrap());
     assert_eq!(joint.config.to_string(), "voters=(1 4)&&(1 2 3) learners_next=(3)");
-    assert!(!joint.progress[&3].is_learner);
+    assert!(!joint.progress.get(&3).unwrap().is_learner);
     assert!(joint.progress.contains_key(&2), "2 still votes in the outgoing half");
     let left = with(Changer::new(&joint, 10).leave_joint().unwrap());
     assert_eq!(left.config.to_string(), "voters=(1 4) learners=(3)");
-    assert!(left.progress[&3].is_learner);
+    assert!(left.progress.get(&3).unwrap().is_learner);
     assert!(!left.progress.contains_key(&2));
 }
 
 #[test]
 fn members_begin_at_the_end_of_the_log_and_active() {
     let one = with(Changer::new(&empty(), 0).simple(&change("v1")).unwrap());
-    assert_eq!((one.progress[&1].next_index, one.progress[&1].match_index), (1, 0));
+    assert_eq!((one.progress.get(&1).unwrap().next_index, one.progress.get(&1).unwrap().match_index), (1, 0));
     let two = with(Changer::new(&one, 7).simple(&change("l2")).unwrap());
-    assert_eq!(two.progress[&2].next_index, 7);
-    assert!(two.progress[&2].recent_active && two.progress[&2].is_learner);
-    assert_eq!(two.progress[&1].next_index, 1, "who is there already keeps its progress");
+    assert_eq!(two.progress.get(&2).unwrap().next_index, 7);
+    assert!(two.progress.get(&2).unwrap().recent_active && two.progress.get(&2).unwrap().is_learner);
+    assert_eq!(two.progress.get(&1).unwrap().next_index, 1, "who is there already keeps its progress");
 }
 
 #[test]

@@ -11,18 +11,17 @@
 
 mod inflights;
 mod progress;
+mod progress_map;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use inflights::Inflights;
 pub use progress::{Progress, ProgressState};
+pub use progress_map::ProgressMap;
 
 use crate::pb::ConfState;
 use crate::quorum::{AckedIndexer, IdSet, JointConfig, VoteResult};
-
-/// One [`Progress`] per member, by id.
-pub type ProgressMap = BTreeMap<u64, Progress>;
 
 /// The membership in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -170,6 +169,7 @@ impl ProgressTracker {
 }
 
 impl AckedIndexer for ProgressTracker {
+    #[inline]
     fn acked_index(&self, id: u64) -> Option<u64> {
         self.progress.get(&id).map(|progress| progress.match_index)
     }

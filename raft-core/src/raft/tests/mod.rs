@@ -212,7 +212,7 @@ impl Raft<MemoryStorage> {
     }
 
     pub(super) fn progress(&self, id: u64) -> &Progress {
-        &self.tracker.progress[&id]
+        self.tracker.progress.get(&id).unwrap()
     }
 
     pub(super) fn progress_mut(&mut self, id: u64) -> &mut Progress {
