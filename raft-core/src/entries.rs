@@ -226,7 +226,11 @@ impl Runs {
         if index < self.start {
             return None;
         }
-        let (first, run) = self.runs.get(self.position(index))?;
+        let (first, run) = match self.runs.back() {
+            // What is asked for is mostly what came last.
+            Some(last) if last.0 <= index => last,
+            _ => self.runs.get(self.position(index))?,
+        };
         run.get((index - first) as usize)
     }
 

@@ -105,10 +105,11 @@ impl<S: Storage> RaftLog<S> {
     /// The term at `index`, or `None` outside of `[first_index - 1, last_index]`.
     #[inline]
     pub(crate) fn term(&self, index: u64) -> Result<Option<u64>, Error> {
-        if let Some(term) = self.unstable.term(index) {
-            return Ok(Some(term));
+        if index >= self.unstable.offset() || self.has_snapshot_pending() {
+            // Nothing of what is stable counts behind a snapshot.
+            return Ok(self.unstable.term(index));
         }
-        if index >= self.unstable.offset() || index + 1 < self.first_index()? {
+        if index + 1 < possible(self.storage.first_index()?)? {
             return Ok(None);
         }
         match self.storage.term(index) {
