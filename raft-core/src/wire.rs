@@ -276,31 +276,29 @@ fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 
 #[inline(always)]
 fn take_varint(rest: &mut &[u8]) -> Option<u64> {
-    match **rest {
-        [byte, ref behind @ ..] if byte < 0x80 => {
-            *rest = behind;
-            Some(u64::from(byte))
-        }
-        [low, high, ref behind @ ..] if high < 0x80 => {
-            *rest = behind;
-            Some(u64::from(low & 0x7f) | u64::from(high) << 7)
-        }
-        _ => take_long_varint(rest),
-    }
+    let (value, behind) = match **rest {
+        [byte, ref behind @ ..] if byte < 0x80 => (u64::from(byte), behind),
+        [low, high, ref behind @ ..] if high < 0x80 => (u64::from(low & 0x7f) | u64::from(high) << 7, behind),
+        _ => split_long_varint(rest)?,
+    };
+    *rest = behind;
+    Some(value)
 }
 
-fn take_long_varint(rest: &mut &[u8]) -> Option<u64> {
+/// A number of any length, and what is behind it. (A slice that is only passed on, and not changed in its place, stays in
+/// registers where it comes from.)
+fn split_long_varint(mut rest: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0;
     for shift in (0..70).step_by(7) {
         let (byte, behind) = rest.split_first()?;
-        *rest = behind;
+        rest = behind;
         // The tenth byte has room for one bit.
         if shift == 63 && *byte > 1 {
             return None;
         }
         value |= u64::from(byte & 0x7f) << shift;
         if *byte < 0x80 {
-            return Some(value);
+            return Some((value, rest));
         }
     }
     None
