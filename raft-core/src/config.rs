@@ -141,6 +141,7 @@ pub(crate) fn limit_or_none(limit: u64) -> u64 {
 }
 
 /// Whether `id` stands for one of the two storage threads.
+#[inline]
 pub fn is_local_thread(id: u64) -> bool {
     id == LOCAL_APPEND_THREAD || id == LOCAL_APPLY_THREAD
 }

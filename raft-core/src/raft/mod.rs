@@ -429,6 +429,7 @@ impl<S: Storage> Raft<S> {
     }
 }
 
+#[inline]
 fn is_storage(kind: MessageType) -> bool {
     matches!(
         kind,
