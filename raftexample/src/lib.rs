@@ -46,12 +46,14 @@
 //! | [`serve`], [`tls`] | listening; certificates |
 //! | [`metrics`] | what is counted |
 //! | [`demo`] | three nodes at once |
+//! | `background` | threads for what can wait |
 //! | [`wal_tool`] | a stopped node's log, for people |
 //!
 //! What is left out: the protocol (`raft-core`), the log's format (`wal`), what a command does (`kvstore`).
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod background;
 pub mod cli;
 pub mod codec;
 pub mod demo;

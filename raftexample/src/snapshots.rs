@@ -10,8 +10,10 @@
 //! that it is the snapshot which its message announces, and that its store and members can be read in full. It is on
 //! disk then, under a temporary name, and its store is in memory: an [`Image`], which the raft thread installs, or drops.
 //!
-//! **Writing takes its time on purpose.** Half of it is pause: a snapshot is never urgent, and clients share the disk and
-//! the processor with it.
+//! **Writing takes its time on purpose.** Most of it is rest: a snapshot is never urgent, and clients share the disk and
+//! the processor with it. So does reading one that is to be sent. Whoever has these files written or read does it in a
+//! thread of low priority (`background.rs`). But while a snapshot is being written, the log grows: when
+//! that matters more, the writer is told to hurry ([`Orders`]).
 //!
 //! What is left out: when to take one (`node/driver/snapshots.rs`), and how they travel (`transport`).
 
@@ -19,22 +21,24 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kvstore::Store;
 use raft_core::pb::SnapshotMetadata;
-use wal::snapshot::{CompleteSnapshot, SnapshotFile, SnapshotReader, SnapshotWriter, CHUNK_BYTES};
+use wal::snapshot::{CompleteSnapshot, SnapshotFile, SnapshotReader, SnapshotWriter};
 use wal::{SnapshotDir, WalError};
 
 use crate::address::PeerUrl;
+use crate::background::Pieces;
 use crate::codec::Codec;
 use crate::members::Members;
 
 /// Free space that a received snapshot must leave, because the log needs it; on a small disk it is a quarter of what is free.
 const RESERVED_MAX_BYTES: u64 = 256 << 20;
-/// Longest pause between two chunks.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// What is written between two rests, unless the disk is synced: a tenth of a millisecond's work.
+const PIECE_BYTES: usize = 64 << 10;
+/// A rest is so many times as long as the work before it.
+const REST_FACTOR: u32 = 7;
 
 /// A snapshot on disk, without its name yet, and what it holds.
 pub struct Image {
@@ -50,6 +54,15 @@ impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Image").field("file", &self.file).finish_non_exhaustive()
     }
+}
+
+/// What a thread that writes a snapshot is told meanwhile.
+#[derive(Debug, Default)]
+pub struct Orders {
+    /// It is not wanted any more.
+    pub stop: AtomicBool,
+    /// Not to rest: what waits for its end has grown large.
+    pub hurry: AtomicBool,
 }
 
 /// Why a snapshot was not taken in. Nothing is left of it.
@@ -103,15 +116,15 @@ impl SnapshotFiles {
         SnapshotFiles { dir, codec, cluster }
     }
 
-    /// Writes members and store into a new file. Takes a pause after each chunk, as long as the chunk took; ends early
-    /// when told.
+    /// Writes members and store into a new file. Rests after each piece of work, seven times as long as it took; ends
+    /// early when told.
     pub fn write(
         &self,
         metadata: &SnapshotMetadata,
         (members, store): (&Members, &Store),
-        stop: &AtomicBool,
+        orders: &Orders,
     ) -> Result<CompleteSnapshot, WalError> {
-        let mut paced = Paced { writer: self.dir.writer(metadata)?, stop, chunk_bytes: 0, chunk_began: Instant::now() };
+        let mut paced = Paced { writer: self.dir.writer(metadata)?, orders, pieces: Pieces::of(PIECE_BYTES) };
         match self.codec.write_image(members, store, &mut paced) {
             Ok(()) => paced.writer.complete(),
             Err(error) => Err(paced.writer.abandon(error)),
@@ -126,9 +139,14 @@ impl SnapshotFiles {
         Ok((members, store, from.bytes))
     }
 
-    /// Opens the file of a snapshot, to be sent as it is.
+    /// Opens the file of a snapshot, to be sent as it is, after it was read once to be checked; rests as
+    /// [`SnapshotFiles::write`] does.
     pub fn open(&self, metadata: &SnapshotMetadata) -> Result<SnapshotFile, String> {
-        match self.dir.open_file(metadata) {
+        let mut pieces = Pieces::of(PIECE_BYTES);
+        let rest = |bytes| {
+            pieces.add(bytes, |took| REST_FACTOR * took);
+        };
+        match self.dir.open_file(metadata, rest) {
             Ok(Some(file)) => Ok(file),
             Ok(None) => Err(format!("the snapshot of index {} is not there any more", metadata.index)),
             Err(error) => Err(error.to_string()),
@@ -192,25 +210,19 @@ impl SnapshotFiles {
     }
 }
 
-/// Writes with pauses.
+/// Writes with rests.
 struct Paced<'a> {
     writer: SnapshotWriter,
-    stop: &'a AtomicBool,
-    /// Since the last pause.
-    chunk_bytes: usize,
-    chunk_began: Instant,
+    orders: &'a Orders,
+    pieces: Pieces,
 }
 
 impl Write for Paced<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.writer.write(bytes)?;
-        self.chunk_bytes += written;
-        if self.chunk_bytes >= CHUNK_BYTES {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(io::Error::other("the node stops"));
-            }
-            std::thread::sleep(self.chunk_began.elapsed().min(LONGEST_PAUSE));
-            (self.chunk_bytes, self.chunk_began) = (0, Instant::now());
+        let factor = if self.orders.hurry.load(Ordering::Relaxed) { 0 } else { REST_FACTOR };
+        if self.pieces.add(written, |took| factor * took) && self.orders.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the node stops"));
         }
         Ok(written)
     }
@@ -259,7 +271,7 @@ pub(crate) mod testing {
 
     /// Writes it, and gives the file its name.
     pub(crate) fn save(files: &SnapshotFiles, metadata: &SnapshotMetadata, store: &Store) {
-        let file = files.write(metadata, (&Members::default(), store), &AtomicBool::new(false)).unwrap();
+        let file = files.write(metadata, (&Members::default(), store), &Orders::default()).unwrap();
         file.publish().unwrap();
     }
 }
@@ -290,7 +302,8 @@ mod tests {
     fn a_file_that_is_given_up_or_cannot_be_restored_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
-        let stopped = files.write(&metadata(5), (&Members::default(), &store(3000)), &AtomicBool::new(true));
+        let orders = Orders { stop: true.into(), ..Orders::default() };
+        let stopped = files.write(&metadata(5), (&Members::default(), &store(3000)), &orders);
         assert!(stopped.unwrap_err().to_string().contains("the node stops"));
         assert!(matches!(files.keep(&metadata(5), b"no image").unwrap_err(), NotReceived::Unusable(_)));
         assert!(matches!(files.keep(&metadata(0), b"").unwrap_err(), NotReceived::Unusable(_)));

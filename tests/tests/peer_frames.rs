@@ -10,7 +10,7 @@ use std::convert::Infallible;
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -21,7 +21,7 @@ use kvstore::{Command, Store};
 use raft_core::pb::{Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 use raftexample::codec::OwnCodec;
 use raftexample::members::Members;
-use raftexample::snapshots::SnapshotFiles;
+use raftexample::snapshots::{Orders, SnapshotFiles};
 use raftexample::transport::register::Register;
 use raftexample::transport::server::PeerServer;
 use raftexample::transport::snapshot::receive::Receiving;
@@ -140,7 +140,7 @@ fn small_snapshot(dir: &Path) -> (SnapshotFiles, SnapshotMetadata, Vec<u8>) {
     for number in 1..=3_u8 {
         store.apply(number.into(), Command::Put { key: vec![number; 3].into(), value: vec![number; 50].into() });
     }
-    let written = files.write(&metadata, (&Members::default(), &store), &AtomicBool::new(false)).expect("written");
+    let written = files.write(&metadata, (&Members::default(), &store), &Orders::default()).expect("written");
     written.publish().expect("published");
     let mut bytes = Vec::new();
     files.open(&metadata).expect("it is there").source.read_to_end(&mut bytes).expect("readable");

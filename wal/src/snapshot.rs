@@ -47,8 +47,11 @@ use crate::OsDisk;
 const MAGIC: [u8; 8] = *b"\x89RSNAP\n\x1a";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 64;
-/// Data bytes of a chunk, at most. One buffer of this size is all that streaming needs.
+/// Data bytes of a chunk, at most. One buffer of this size is all that reading needs.
 pub const CHUNK_BYTES: usize = 1 << 20;
+/// Data bytes of the chunks that are written. Each is handed to the system in one call: while that copies, nobody else may
+/// get the processor.
+const WRITTEN_CHUNK_BYTES: usize = 128 << 10;
 /// A configuration has a few ids; a length beyond this is damage.
 const MAX_CONFIGURATION_BYTES: usize = 1 << 20;
 /// A file is synced each time that so much has been written: a whole snapshot at once would keep the disk so busy that the
@@ -185,13 +188,20 @@ impl SnapshotDir {
     }
 
     /// Opens the file of this snapshot, for sending it as it is, after reading and checking it once. `None` if there is
-    /// no such file (any more).
-    pub fn open_file(&self, metadata: &SnapshotMetadata) -> Result<Option<SnapshotFile>, WalError> {
+    /// no such file (any more). `between` is called after each chunk, with its bytes: who reads a large file may rest
+    /// there.
+    pub fn open_file(
+        &self,
+        metadata: &SnapshotMetadata,
+        mut between: impl FnMut(usize),
+    ) -> Result<Option<SnapshotFile>, WalError> {
         let name = format!("{}{FINAL_SUFFIX}", name_of(metadata));
         let Some(listed) = self.list()?.into_iter().find(|listed| listed.name == name) else { return Ok(None) };
         let path = self.dir.join(name);
         let opened = SnapshotReader::open(&*self.disk, &path).and_then(|mut reader| {
-            while reader.next_chunk()?.is_some() {}
+            while let Some(chunk) = reader.next_chunk()? {
+                between(chunk.len());
+            }
             self.disk.open_stream(&path)
         });
         match opened {
@@ -413,10 +423,10 @@ impl SnapshotWriter {
         let total = bytes.len();
         let mut rest = bytes;
         if !self.pending.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(CHUNK_BYTES - self.pending.len()));
+            let (now, later) = rest.split_at(rest.len().min(WRITTEN_CHUNK_BYTES - self.pending.len()));
             self.pending.extend_from_slice(now);
             rest = later;
-            if self.pending.len() < CHUNK_BYTES {
+            if self.pending.len() < WRITTEN_CHUNK_BYTES {
                 return Ok(total);
             }
             let mut full = std::mem::take(&mut self.pending);
@@ -424,7 +434,7 @@ impl SnapshotWriter {
             full.clear();
             self.pending = full;
         }
-        let mut chunks = rest.chunks_exact(CHUNK_BYTES);
+        let mut chunks = rest.chunks_exact(WRITTEN_CHUNK_BYTES);
         for chunk in &mut chunks {
             self.put_chunk(chunk)?;
         }

@@ -179,8 +179,9 @@ fn a_file_travels_as_it_is_and_becomes_one_where_it_arrives() {
     let (sending, receiving) = (SnapshotDir::open(here.path()).unwrap(), SnapshotDir::open(there.path()).unwrap());
     let saved = snapshot(7, 5 * CHUNK_BYTES + 17);
     let path = sending.save(&saved).unwrap();
-    assert!(sending.open_file(&metadata(8)).unwrap().is_none());
-    let file = sending.open_file(&metadata(7)).unwrap().unwrap();
+    assert!(sending.open_file(&metadata(8), |_| {}).unwrap().is_none());
+    let mut checked = 0;
+    let file = sending.open_file(&metadata(7), |bytes| checked += bytes).unwrap().unwrap();
     assert_eq!(file.len_bytes, fs::metadata(&path).unwrap().len());
     sending.save(&snapshot(9, 10)).unwrap();
     assert_eq!(sending.purge(&[metadata(9)]).unwrap(), 1, "while it is being read");
@@ -207,7 +208,7 @@ fn a_damaged_file_is_not_sent() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[90] ^= 1;
     fs::write(&path, bytes).unwrap();
-    assert!(snapshots.open_file(&metadata(7)).is_err());
+    assert!(snapshots.open_file(&metadata(7), |_| {}).is_err());
     assert!(snapshots.free_bytes().unwrap() > 0);
 }
 

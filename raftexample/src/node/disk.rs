@@ -18,11 +18,14 @@
 
 use std::fmt;
 use std::path::Path;
+use std::thread::JoinHandle;
 
 use raft_core::pb::{Entry, HardState, Snapshot, SnapshotMetadata};
 use raft_core::MemoryStorage;
 use wal::snapshot::{CompleteSnapshot, SnapshotReader};
-use wal::{Options, SnapshotDir, Wal};
+use wal::{Options, SnapshotDir, Wal, WalError};
+
+use crate::background;
 
 /// Snapshot files to keep.
 const SNAPSHOTS_KEPT: usize = 2;
@@ -46,6 +49,44 @@ pub struct Disk {
     /// The snapshots that the next start can rely on, ascending: the one that this start loaded, and those
     /// written since. What the log has recorded is not enough, for a file may be gone or damaged.
     kept: Vec<SnapshotMetadata>,
+    removing: Removing,
+}
+
+/// A thread that removes old snapshot files: to give the room of a large one back takes the system a tenth of a second.
+/// Dropped, it has ended.
+#[derive(Default)]
+struct Removing(Option<JoinHandle<Result<(), WalError>>>);
+
+impl Removing {
+    /// Removes all files but these, after those that are being removed.
+    ///
+    /// # Errors
+    /// If that failed the last time, or there is no thread to be had.
+    fn begin(&mut self, snapshots: SnapshotDir, keep: Vec<SnapshotMetadata>) -> Result<(), StorageFailed> {
+        let mut before = Removing(self.0.take());
+        if before.0.as_ref().is_some_and(JoinHandle::is_finished) {
+            before.wait().map_err(|error| fail(&error))?;
+        }
+        let remove = move || {
+            before.wait()?;
+            snapshots.purge(&keep).map(drop)
+        };
+        self.0 = Some(background::spawn("remove", remove).map_err(|error| fail(&error))?);
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<(), WalError> {
+        // If it panicked, the next purge finds what it has left.
+        self.0.take().and_then(|thread| thread.join().ok()).unwrap_or(Ok(()))
+    }
+}
+
+impl Drop for Removing {
+    fn drop(&mut self) {
+        if let Err(error) = self.wait() {
+            log::warn!("old snapshots are left: {error}");
+        }
+    }
 }
 
 /// What the disk remembered.
@@ -80,7 +121,7 @@ impl Disk {
         })?;
         let entries = entries.to_vec().map_err(|error| fail(&error))?;
         let (storage, empty) = assemble(metadata, recovered.hard_state, entries).map_err(|reason| misfit(&reason))?;
-        Ok((Disk { wal, snapshots, kept }, State { storage, snapshot, empty }))
+        Ok((Disk { wal, snapshots, kept, removing: Removing::default() }, State { storage, snapshot, empty }))
     }
 
     /// Where snapshots are written and read.
@@ -110,12 +151,13 @@ impl Disk {
         Ok(())
     }
 
-    /// Removes what nothing needs any more: old snapshot files, and the log that the oldest kept one stands for.
+    /// Removes what nothing needs any more: old snapshot files, and the log that the oldest kept one stands for. Returns
+    /// before they are gone; if they cannot be removed, the next call says so.
     pub fn purge(&mut self) -> Result<(), StorageFailed> {
         let surplus = self.kept.len().saturating_sub(SNAPSHOTS_KEPT);
         self.kept.drain(..surplus);
         if !self.kept.is_empty() {
-            self.snapshots.purge(&self.kept).map_err(|error| fail(&error))?;
+            self.removing.begin(self.snapshots.clone(), self.kept.clone())?;
         }
         if let (Some(oldest), SNAPSHOTS_KEPT) = (self.kept.first(), self.kept.len()) {
             self.wal.purge(oldest.index).map_err(|error| fail(&error))?;

@@ -4,8 +4,8 @@
 //! is cut, but not all of it: a member that is a little behind is caught up by entries, which cost less than a whole
 //! state. One that is further behind is sent the snapshot.
 //!
-//! **Neither stops the thread.** To take one, it copies the store, which is a pointer, and a thread of its own writes the
-//! copy to a file ([`SnapshotFiles::write`](crate::snapshots::SnapshotFiles::write)); when that is complete, this thread
+//! **Neither stops the thread.** To take one, it copies the store, which is a pointer, and a thread of its own, of low
+//! priority, writes the copy to a file ([`SnapshotFiles::write`](crate::snapshots::SnapshotFiles::write)); when that is complete, this thread
 //! gives it its name, records it in the log, and cuts. A leader's snapshot comes here when it is on disk, checked and
 //! loaded ([`Image`]): what is left to be done is to record it and to exchange the store. Raft's own storage holds the
 //! metadata only, so that no snapshot is in memory for being sent.
@@ -16,9 +16,9 @@
 //!
 //! Left out: snapshots that hold only what has changed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,9 +31,10 @@ use wal::snapshot::CompleteSnapshot;
 use wal::WalError;
 
 use super::{Driver, Fatal};
+use crate::background;
 #[cfg(test)]
 use crate::members::Members;
-use crate::snapshots::{Image, SnapshotFiles};
+use crate::snapshots::{Image, Orders, SnapshotFiles};
 use crate::transport::Received;
 
 /// Entries kept in the log behind a snapshot, so that a member that is a little behind needs none; fewer if snapshots
@@ -120,7 +121,7 @@ impl Snapshots {
     /// For tests: a snapshot as it comes from the transport.
     #[cfg(test)]
     pub(super) fn image(&self, metadata: &SnapshotMetadata, members: &Members, store: &Store) -> Image {
-        let file = self.files.write(metadata, (members, store), &AtomicBool::new(false)).unwrap();
+        let file = self.files.write(metadata, (members, store), &Orders::default()).unwrap();
         Image { file, members: members.clone(), store: store.clone() }
     }
 
@@ -146,7 +147,7 @@ impl Snapshots {
 struct Taking {
     metadata: SnapshotMetadata,
     began: Instant,
-    stop: Arc<AtomicBool>,
+    orders: Arc<Orders>,
     thread: Option<JoinHandle<Result<CompleteSnapshot, WalError>>>,
 }
 
@@ -163,7 +164,7 @@ impl Taking {
 
 impl Drop for Taking {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.orders.stop.store(true, Ordering::Relaxed);
         drop(self.join());
     }
 }
@@ -177,7 +178,7 @@ impl Driver {
         self.turn()?;
         if let Some(refused) = self.snapshots.received.take() {
             log::info!("a snapshot of index {} came too late: thrown away", refused.file.metadata().index);
-            drop_elsewhere(refused);
+            background::discard(refused);
         }
         Ok(())
     }
@@ -195,7 +196,7 @@ impl Driver {
         self.raw.storage_mut().apply_snapshot(snapshot).map_err(Error::Storage)?;
         log::info!("took over a snapshot of index {} from the leader: {} keys", metadata.index, store.len());
         let old = std::mem::replace(&mut *self.store.write(), store);
-        drop_elsewhere(old);
+        background::discard(old);
         self.members = members;
         self.conf_state = metadata.conf_state.clone();
         self.applied = (metadata.index, metadata.term);
@@ -210,7 +211,11 @@ impl Driver {
     /// Begins a snapshot when enough has been applied since the last one; and after a change of the membership, once the
     /// log's beginning is gone: a newcomer must be sent a snapshot that knows of it.
     pub(super) fn snapshot_if_due(&mut self) -> Result<(), Fatal> {
-        if self.snapshots.taking.as_ref().is_some_and(|taking| !taking.is_done()) {
+        if let Some(taking) = self.snapshots.taking.as_ref().filter(|taking| !taking.is_done()) {
+            // The next one is due already: the log has grown by as much as it may in between.
+            if self.snapshots.applied_bytes >= self.snapshots.due_bytes {
+                taking.orders.hurry.store(true, Ordering::Relaxed);
+            }
             return Ok(());
         }
         if let Some(taking) = self.snapshots.taking.take() {
@@ -234,14 +239,12 @@ impl Driver {
         let (index, term) = self.applied;
         let metadata = SnapshotMetadata { conf_state: self.conf_state.clone(), index, term };
         let (files, members, store) = (self.snapshots.files.clone(), self.members.clone(), self.store.read().clone());
-        let stop = Arc::new(AtomicBool::new(false));
-        let (told, written) = (Arc::clone(&stop), metadata.clone());
-        let thread = Builder::new()
-            .name("snapshot".into())
-            .spawn(move || files.write(&written, (&members, &store), &told))
+        let orders = Arc::new(Orders::default());
+        let (told, written) = (Arc::clone(&orders), metadata.clone());
+        let thread = background::spawn("snapshot", move || files.write(&written, (&members, &store), &told))
             .map_err(|error| Fatal(format!("cannot start a thread: {error}")))?;
         self.snapshots.applied_bytes = 0;
-        self.snapshots.taking = Some(Taking { metadata, began: Instant::now(), stop, thread: Some(thread) });
+        self.snapshots.taking = Some(Taking { metadata, began: Instant::now(), orders, thread: Some(thread) });
         Ok(())
     }
 
@@ -355,12 +358,6 @@ fn is_out_of_space(error: &WalError) -> bool {
     })
 }
 
-/// Freeing a large store takes long.
-fn drop_elsewhere<T: Send + 'static>(value: T) {
-    // If there is no thread to be had, it is dropped here.
-    let _ = Builder::new().name("drop".into()).spawn(move || drop(value));
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::{open, Bench};
@@ -458,7 +455,8 @@ mod tests {
         };
         let metadata = SnapshotMetadata { index: newest + 1, ..Default::default() };
         let thread = Some(std::thread::spawn(move || Err(no_room())));
-        bench.driver.snapshots.taking = Some(Taking { metadata, began: Instant::now(), stop: Arc::default(), thread });
+        bench.driver.snapshots.taking =
+            Some(Taking { metadata, began: Instant::now(), orders: Arc::default(), thread });
         bench.turn();
         write(&mut bench, 0..10);
         assert_eq!(bench.driver.snapshots.index, newest);

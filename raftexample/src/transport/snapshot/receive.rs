@@ -47,6 +47,7 @@ use super::super::register::{Said, Stranger};
 use super::super::server::{empty, text};
 use super::super::{wire, Event, Received, Sink};
 use super::{Direction, Transfer, TransferStatus, Transfers, MESSAGE_MAX_BYTES, SILENCE_TIMEOUT};
+use crate::background;
 use crate::snapshots::{Image, NotReceived, SnapshotFiles};
 
 /// Pieces of a body that wait for the disk.
@@ -281,8 +282,8 @@ impl Receiving {
         let sink = Arc::clone(&self.sink);
         let task = tokio::spawn(async move {
             let _place = place;
-            let broken = |error: tokio::task::JoinError| refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-            let image = tokio::task::spawn_blocking(work).await.map_err(broken)??;
+            let broken = |error: String| refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
+            let image = background::run("receive", work).await.map_err(broken)??;
             let stranger = |stranger: Stranger| refusal(StatusCode::PRECONDITION_FAILED, stranger.to_string());
             said.still_fits().map_err(stranger)?;
             deliver(&sink, Received { message, image }).await

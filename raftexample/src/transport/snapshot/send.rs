@@ -4,6 +4,9 @@
 //! meanwhile; a purge takes away its name only. It is read once to be checked, so that damage on this disk is noticed
 //! here, and once to be sent.
 //!
+//! **It is not sent as fast as can be**, but at `PIECE_BYTES` in `PIECE_INTERVAL`: clients' messages go through the
+//! same threads.
+//!
 //! **The peer may be slow, but not silent.** A transfer ends when nothing has moved for [`SILENCE_TIMEOUT`]. After the
 //! last byte the peer loads what it got, for which it is given time by the snapshot's size.
 //!
@@ -32,6 +35,7 @@ use tokio::time::{timeout, Instant};
 use super::super::peer::{Channel, Link, SHORTEST_PAUSE};
 use super::super::{connection, headers, wire, Event};
 use super::{Direction, Transfer, TransferStatus, Transfers, LOOK_INTERVAL, PATH, SILENCE_TIMEOUT};
+use crate::background::{self, Pieces};
 use crate::snapshots::SnapshotFiles;
 
 /// Snapshots that may wait for one peer; Raft sends a peer one at a time.
@@ -40,6 +44,9 @@ pub(in super::super) const QUEUED_SNAPSHOTS: usize = 2;
 const MAX_TRANSFERS: usize = 4;
 /// Bytes that are read and sent at a time.
 const PIECE_BYTES: usize = 128 << 10;
+/// A piece is not read before so long after the one before it, which makes 64 MiB a second. A near connection takes far
+/// more than that, but then the sockets' threads and the system's copying take the processor from clients.
+const PIECE_INTERVAL: Duration = Duration::from_millis(2);
 /// Pieces that wait for the connection.
 const PIECES_AHEAD: usize = 4;
 /// Longest wait for the answer after the last byte, and a second more for each of these many bytes.
@@ -140,14 +147,13 @@ async fn send(
     let mut connection = connection::open::<FileBody>(link).await?;
     let head = head(message);
     let (files, asked) = (sending.files.clone(), metadata.clone());
-    let opened = tokio::task::spawn_blocking(move || files.open(&asked)).await;
-    let file = opened.map_err(|error| error.to_string())??;
+    let file = background::run("check", move || files.open(&asked)).await??;
     let total = head.len() as u64 + file.len_bytes;
     let mut transfer = sending.transfers.begin(status(link, &metadata, total, attempt));
     log::info!("{transfer} begins");
     let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
     // It ends when the file does, or when nobody takes the pieces any more.
-    tokio::task::spawn_blocking(move || read_pieces(file.source, &sender));
+    background::spawn("send", move || read_pieces(file.source, &sender)).map_err(|error| error.to_string())?;
     let body = FileBody { head: Some(head), pieces, left: total, counter: Arc::clone(&transfer.counter) };
     let mut request = link.request(Method::POST, PATH, body);
     headers::set(request.headers_mut(), CONTENT_TYPE.as_str(), "application/octet-stream");
@@ -240,6 +246,7 @@ fn with_cause(error: &dyn std::error::Error) -> String {
 }
 
 fn read_pieces(mut source: Box<dyn io::Read + Send>, sender: &mpsc::Sender<io::Result<Bytes>>) {
+    let mut pieces = Pieces::of(PIECE_BYTES);
     loop {
         let mut piece = vec![0; PIECE_BYTES];
         let read = match source.read(&mut piece) {
@@ -251,10 +258,14 @@ fn read_pieces(mut source: Box<dyn io::Read + Send>, sender: &mpsc::Sender<io::R
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => Err(error),
         };
-        let failed = read.is_err();
-        if sender.blocking_send(read).is_err() || failed {
+        let Ok(bytes) = read.as_ref().map(Bytes::len) else {
+            let _ = sender.blocking_send(read);
+            return;
+        };
+        if sender.blocking_send(read).is_err() {
             return;
         }
+        pieces.add(bytes, |took| PIECE_INTERVAL.saturating_sub(took));
     }
 }
 
