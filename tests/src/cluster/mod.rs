@@ -19,6 +19,7 @@ pub mod http;
 pub mod load;
 mod network;
 mod node;
+pub mod pace;
 mod ports;
 mod process;
 
