@@ -58,8 +58,8 @@ const ENTRY_BYTES: usize = 128;
 /// Pause after a snapshot for which the disk had no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
 
-/// A snapshot that takes longer is followed by a rest, so that a large state that changes fast is not written over and
-/// over; the bytes of entries that are kept meanwhile have their own limit.
+/// A large snapshot that takes longer is followed by a rest, so that a large state that changes fast is not written over
+/// and over; the bytes of entries that are kept meanwhile have their own limit.
 const LONG: Duration = Duration::from_secs(1);
 /// The rest is so many times as long as the snapshot took.
 const REST_FACTOR: u32 = 4;
@@ -282,7 +282,7 @@ impl Driver {
         self.disk.purge()?;
         self.metrics.disk.snapshot_save.observe(taking.began.elapsed());
         let took = taking.began.elapsed();
-        if took >= LONG {
+        if took >= LONG && data_bytes > SMALL_BYTES {
             self.snapshots.rest_until = Some(Instant::now() + REST_FACTOR * took);
         }
         let millis = took.as_millis();
@@ -430,7 +430,8 @@ mod tests {
     fn after_a_long_snapshot_entries_are_not_counted_for_a_while_but_bytes_are() {
         let dir = tempfile::tempdir().unwrap();
         let mut bench = leader(dir.path());
-        write(&mut bench, 0..1);
+        bench.write(0, &"k".repeat(SMALL_BYTES as usize));
+        bench.acknowledge(2);
         assert!(bench.driver.begin_snapshot().is_ok());
         bench.driver.snapshots.taking.as_mut().unwrap().began -= LONG;
         bench.turn();
