@@ -18,6 +18,7 @@
 //! | `log-length` | the same with 10 thousand and with 10 million entries kept in each log (ours only) | committed entry |
 //! | `idle` | `has_ready` on a leader that has nothing to do; a tick of the whole cluster with its heartbeats | call, tick |
 //! | `election` | another node campaigns, wins, and commits its first entry | election |
+//! | `copies` | nothing but what a wire costs at 16 × 4 KiB whatever the library: payloads are copied together once for each of two followers, and kept for as long as the logs keep them | entry |
 //!
 //! **Fair.** Both sides are driven by the same loop (this file) through the calls that their documentation recommends,
 //! written down in `ours.rs` and `rival.rs`: same messages, same limits (1 MiB a message, 256 in flight), same
@@ -44,44 +45,54 @@
 //!
 //! # What it showed
 //!
-//! On 2026-11-21, on a virtual machine of two AMD EPYC cores that had nothing else to do but a program at the lowest
-//! priority (nanoseconds per committed entry; another run came within a tenth of these ratios, and a third one,
-//! with other work beside it and times half as long again, too, but for 11.4 with batches of 256):
+//! On 2026-11-22, on a virtual machine of two AMD EPYC cores, with builds and other benches beside it: the ratios of
+//! three runs, built as one unit across crates (`lto = "fat"`, `codegen-units = 1`) and without; and what no neighbour
+//! changes, instructions for a round of one batch (`valgrind --tool=callgrind`, without link-time optimization, a
+//! `main` of its own around `replicate`, 500 batches taken from 1 500):
 //!
-//! | batch × size | ours | rival | ratio | with a wire: ours | rival | ratio |
-//! |---|---|---|---|---|---|---|
-//! | 1 × 128 B | 1454 | 2833 | 1.9 | 3584 | 5217 | 1.5 |
-//! | 16 × 128 B | 125 | 459 | 3.7 | 338 | 851 | 2.5 |
-//! | 256 × 128 B | 41 | 303 | 7.3 | 130 | 534 | 4.1 |
-//! | 16 × 4 KiB | 127 | 459 | 3.6 | 1361 | 1779 | 1.3 |
+//! | batch × size | in memory: one unit | not | instructions: ours | rival | with a wire: one unit | not | instructions: ours | rival |
+//! |---|---|---|---|---|---|---|---|---|
+//! | 1 × 128 B | 2.3–2.4 | 1.8–2.2 | 17 643 | 30 569 | 1.5–1.6 | 1.4–1.5 | 30 358 | 54 938 |
+//! | 16 × 128 B | 3.9–4.8 | 4.1–4.2 | 21 497 | 74 552 | 2.2–2.8 | 2.7–3.2 | 48 308 | 141 590 |
+//! | 256 × 128 B | 9.3–10.8 | 9.3–10.7 | 81 241 | 646 977 | 3.7–4.2 | 4.4–5.0 | 348 725 | 1 388 506 |
+//! | 16 × 4 KiB | 4.5–5.0 | 3.0–4.1 | 21 497 | 74 552 | 1.3–1.7 | 1.5 | 61 688 | 154 683 |
 //!
-//! `nodes`, for 1, 3, 5 and 7: ratios 4.1, 3.8, 3.9 and 4.4. `log-length`: 10 million entries cost 1.01 and 0.99 of what 10
-//! thousand do. `idle`: ratios 1.6 for `has_ready` and 1.5 for a tick. `election`: 1.4 and 1.9. All these with other work
-//! beside them and times half as long again; in a second such run one node alone had 1.9, the ratios of `idle` and
-//! `election` were 1.8 to 2.4, and those of `log-length` 1.16 and 1.00.
+//! In a quieter quarter of an hour of the same day, before the last steps (they took another 3 % of the instructions
+//! of a round in memory and 10 % with a wire, 16 entries each), without link-time optimization: 2.1, 4.3, 9.9 and 4.3
+//! in memory (ours 1333, 109, 31 and 113 ns an entry), 1.5, 2.7, 4.5 and 1.4 with a wire (3406, 317, 120 and 1419 ns).
+//!
+//! The day before, with other work beside them and times half as long again: `nodes`, for 1, 3, 5 and 7: ratios 4.1,
+//! 3.8, 3.9 and 4.4. `log-length`: 10 million entries cost 1.01 and 0.99 of what 10 thousand do. `idle`: ratios 1.6
+//! for `has_ready` and 1.5 for a tick. `election`: 1.4 and 1.9. In a second such run one node alone had 1.9, the
+//! ratios of `idle` and `election` were 1.8 to 2.4, and those of `log-length` 1.16 and 1.00.
 //!
 //! **What limits it.** A round of one entry through three nodes is 9 calls of `step`, 6 of `ready` and 6 of `advance`:
-//! 18 800 instructions with this file's loop (`valgrind --tool=callgrind`), the rival's 30 500. They are spread flat: no
-//! function has more than a tenth, allocation takes 6 % of the time, and link-time optimization would save both sides a
-//! sixth. What had a tenth of the *time* with few instructions was messages that were moved when only just written
-//! (a wide load waits for narrow stores); they are made in their place now, and results of a call are not moved either.
-//! Four times the rival's speed would take 9 000 instructions, 430 for each call. The next thousand would come from a
-//! term of the last entry kept by the log, tried and left: a node would notice later that its storage cannot be read.
-//! Beyond that, fewer calls in a round would need another contract than `Ready`'s, one in which the answer to a message
-//! comes back from `step`. A batch shares these calls; an entry by itself then costs some 150 instructions a node, a
-//! quarter of them to tell how long it is, for the limit on what is being applied.
+//! 17 600 instructions with this file's loop, or 840 a call. They are spread flat: no function has more than a tenth,
+//! and what the compiler makes of the largest ones holds little that could go; the loop itself and its look whether
+//! there is work take a tenth, allocation 6 % of the time. Four times the rival's speed would take half of all that. A
+//! twentieth at most would come from a term of the last entry kept by the log, tried and left: a node would notice
+//! later that its storage cannot be read. Beyond that, fewer calls in a round would need another contract than
+//! `Ready`'s, one in which the answer to a message comes back from `step`. A batch shares these calls; an entry by
+//! itself then costs some 85 instructions a node, of which a tenth is the leader's look at how much fits into a
+//! message.
 //!
-//! With a wire, a third of the time of a round of one entry is the allocator's (14 of the 16 allocations are the
-//! codec's: a message, its entry, the list, and the count of who shares the bytes, which live as long as the log holds
-//! the entry), a fifth turns messages into bytes and back. With payloads of 4 KiB two fifths to a half of our time copy
-//! them, once for each follower, into memory that no cache holds; the allocator, the kernel that finds the pages for it,
-//! and the first touch of each take another third (`perf record -e cpu-clock`, beside other work). Both sides do all that
-//! alike: were the rest of our codec free, the ratio would be about 1.5. More would take messages that are sent in pieces,
-//! payloads where they lie; whoever receives them copies them all the same.
+//! With a wire, a fifth of the instructions of a round of one entry are the allocator's and its counter's (14 of the
+//! 16 allocations are the codec's: a message, its entry, the list, and the count of who shares the bytes, which live
+//! as long as the log holds the entry), a fifth turns messages into bytes and back. To meet 2.5 at this size, two
+//! fifths of the time would have to go: as much as the core takes without a wire.
+//!
+//! With payloads of 4 KiB, 840 to 990 of our 1330 to 1660 ns and of the rival's 1870 to 2140 copy them, once for each
+//! follower, into memory that no cache holds: `copies`, which does nothing else, where the allocator is kept from
+//! giving memory back to the system (`MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_MMAP_THRESHOLD_=1000000000`; otherwise
+//! the kernel's pages cost `copies` as much again, because it has no small pieces in between that hold the memory).
+//! Both copy alike. Were all the rest free, the ratio would be about 2.2, and 2.5 is out of reach. More would take
+//! messages that are sent in pieces, payloads where they lie, or entries that are encoded once for all followers and
+//! shared by their messages; whoever receives them from a network copies them all the same.
 
 mod ours;
 mod rival;
 
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -311,10 +322,47 @@ fn election() {
     }
 }
 
+/// What of the last shape with a wire is no library's doing.
+fn copies() {
+    const ENTRIES: usize = 64_000;
+    const BATCH: usize = 16;
+    // What a message says of each entry, and the entry's data.
+    let (head, payload) = ([1_u8; 12], vec![7_u8; 4096]);
+    let mut followers = [VecDeque::new(), VecDeque::new()];
+    let mut round = || {
+        for _ in 0..ENTRIES / BATCH {
+            for kept in &mut followers {
+                let mut message = Vec::with_capacity(BATCH * (head.len() + payload.len()));
+                for _ in 0..BATCH {
+                    message.extend_from_slice(&head);
+                    message.extend_from_slice(&payload);
+                }
+                kept.push_back(message);
+                if kept.len() * BATCH >= 2 * KEPT as usize {
+                    kept.drain(..KEPT as usize / BATCH);
+                }
+            }
+        }
+    };
+    round();
+    let times = (0..ROUNDS).map(|_| {
+        let start = Instant::now();
+        round();
+        start.elapsed().as_nanos() as f64 / ENTRIES as f64
+    });
+    println!("core copies nodes=3 batch={BATCH} size=4096 ns={:.0}", median(times.collect()));
+}
+
 fn main() {
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with("--")).unwrap_or_default();
-    let cases: [(&str, fn()); 5] =
-        [("shapes", shapes), ("nodes", nodes), ("log-length", log_length), ("idle", idle), ("election", election)];
+    let cases: [(&str, fn()); 6] = [
+        ("shapes", shapes),
+        ("nodes", nodes),
+        ("log-length", log_length),
+        ("idle", idle),
+        ("election", election),
+        ("copies", copies),
+    ];
     for (_, run) in cases.iter().filter(|(case, _)| case.starts_with(&wanted)) {
         run();
     }
