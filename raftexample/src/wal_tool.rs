@@ -46,7 +46,7 @@ pub enum WalTask {
     Repair {
         /// Where the log is
         dir: PathBuf,
-        /// Do it; copies of what is cut are kept beside it as *.cut
+        /// Do it; the files as they were stay beside the new ones as *.cut
         #[arg(long)]
         yes: bool,
     },
@@ -242,7 +242,7 @@ fn line_of(item: &Item) -> String {
         Item::BadPlace { offset, until, what } => {
             format!("  {offset:>10}  THE DISK FAILS TO READ THIS, up to {until}: {what}")
         }
-        Item::Unreadable { offset, until } => format!("  {offset:>10}  UNREADABLE up to {until}"),
+        Item::NoBatch { offset, until } => format!("  {offset:>10}  NO BATCH up to {until}"),
     }
 }
 
@@ -268,7 +268,7 @@ fn json_of(item: &Item) -> Value {
         Item::BadPlace { offset, until, what } => {
             json!({ "what": "disk failure", "offset": offset, "until": until, "text": what })
         }
-        Item::Unreadable { offset, until } => json!({ "what": "unreadable", "offset": offset, "until": until }),
+        Item::NoBatch { offset, until } => json!({ "what": "no batch", "offset": offset, "until": until }),
     }
 }
 
@@ -346,11 +346,11 @@ fn repair(dir: &std::path::Path, yes: bool) -> Result<ExitCode, Failure> {
         plan.last_index, plan.dropped_entries
     )?;
     if !yes {
-        writeln!(out, "nothing was changed; --yes does it and keeps copies as *.cut")?;
+        writeln!(out, "nothing was changed; --yes does it and keeps the files as they were, as *.cut")?;
         return Ok(ExitCode::from(DAMAGED));
     }
     plan.apply(held)?;
-    writeln!(out, "done; copies of what was cut are beside it as *.cut")?;
+    writeln!(out, "done; the files as they were are beside the new ones as *.cut")?;
     Ok(ExitCode::SUCCESS)
 }
 

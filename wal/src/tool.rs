@@ -93,7 +93,7 @@ pub enum Item {
         what: String,
     },
     /// Bytes that are no batch, though not all zero.
-    Unreadable {
+    NoBatch {
         /// Where they begin.
         offset: u64,
         /// Where the next readable batch, or the empty rest, begins.
@@ -204,7 +204,7 @@ fn walk_segment(bytes: &[u8], seed: Seed, end: Option<u64>, each: &mut dyn FnMut
                 .step_by(format::ALIGNMENT_BYTES)
                 .find(|at| BatchHeader::decode(bytes, *at, seed).is_some());
             let until = next.unwrap_or(bytes.len());
-            each(&Item::Unreadable { offset: offset as u64, until: until as u64 }, until as u64);
+            each(&Item::NoBatch { offset: offset as u64, until: until as u64 }, until as u64);
             offset = until;
             continue;
         };
@@ -465,7 +465,7 @@ impl Repair {
         set_aside.sort();
         for name in set_aside.iter().rev() {
             let path = dir.join(name);
-            disk.rename(&path, &copy_of(&**disk, dir, name)?)
+            disk.rename(&path, &name_once_cut(&**disk, dir, name)?)
                 .map_err(|source| WalError::io("set aside", &path, source))?;
             sync_dir()?;
         }
@@ -473,7 +473,7 @@ impl Repair {
             let Some(image) = self.images.iter().find(|image| image.name == *name) else { continue };
             let path = dir.join(name);
             // Not a copy: what the disk fails to read may be got out of the file itself some day.
-            disk.link(&path, &copy_of(&**disk, dir, name)?)
+            disk.link(&path, &name_once_cut(&**disk, dir, name)?)
                 .map_err(|source| WalError::io("keep under another name", &path, source))?;
             // It has that name for good before it loses its own.
             sync_dir()?;
@@ -492,8 +492,8 @@ impl Repair {
     }
 }
 
-/// Where a copy goes.
-fn copy_of(disk: &dyn Disk, dir: &Path, name: &str) -> Result<PathBuf, WalError> {
+/// The name under which a file stays that is replaced.
+fn name_once_cut(disk: &dyn Disk, dir: &Path, name: &str) -> Result<PathBuf, WalError> {
     let listed = disk.list(dir).map_err(|source| WalError::io("list", dir, source))?;
     Ok(dir.join(free_name(name, "cut", |taken| listed.iter().any(|file| file.name == taken))))
 }

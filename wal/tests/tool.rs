@@ -31,7 +31,7 @@ fn entries(held: &Held) -> (Vec<u64>, usize) {
     let (mut found, mut unreadable) = (Vec::new(), 0);
     walk(held, &mut |item, _| match item {
         Item::Record { kind: RecordKind::Entry, index, .. } => found.push(*index),
-        Item::Unreadable { .. } | Item::Batch { valid: false, .. } => unreadable += 1,
+        Item::NoBatch { .. } | Item::Batch { valid: false, .. } => unreadable += 1,
         _ => {}
     });
     (found, unreadable)
