@@ -85,6 +85,18 @@ fn check(workload: &Workload, moment: &Moment, image: &Image, count: &mut Count,
     assert_eq!(recovered.entries(last).expect("what follows"), [entry]);
 }
 
+/// Checks an image, deeply now and then. The same one after the same acknowledgements needs no second look.
+fn look_at(workload: &Workload, moment: &Moment, image: &Image, seen: &mut HashSet<u64>, count: &mut Count) {
+    count.images += 1;
+    let mut hasher = DefaultHasher::new();
+    (image, moment.progress).hash(&mut hasher);
+    if seen.insert(hasher.finish()) {
+        count.distinct += 1;
+        let deep = count.distinct % 80 == 1;
+        check(workload, moment, image, count, deep);
+    }
+}
+
 /// The moments of a whole run.
 fn moments(workload: &Workload, pace: Pace) -> Vec<Moment> {
     let disk = FaultDisk::new();
@@ -107,15 +119,7 @@ fn crash_everywhere(workload: &Workload) -> Count {
         for moment in moments(workload, pace) {
             count.moments += 1;
             moment.images(all_below + scale, tear_bytes, &mut random, |image| {
-                count.images += 1;
-                let mut hasher = DefaultHasher::new();
-                (&image, moment.progress).hash(&mut hasher);
-                // The same image after the same acknowledgements needs no second look.
-                if seen.insert(hasher.finish()) {
-                    count.distinct += 1;
-                    let deep = count.distinct % 80 == 1;
-                    check(workload, &moment, &image, &mut count, deep);
-                }
+                look_at(workload, &moment, &image, &mut seen, &mut count);
             });
         }
         if slow {
@@ -155,14 +159,7 @@ fn a_second_life_behind_a_torn_end_survives_a_crash_anywhere() {
                 for moment in disk.take_moments() {
                     count.moments += 1;
                     moment.images(ALL_BELOW_SLOW, TEAR_BYTES_SLOW, &mut Random::new(3), |image| {
-                        count.images += 1;
-                        let mut hasher = DefaultHasher::new();
-                        (&image, moment.progress).hash(&mut hasher);
-                        if seen.insert(hasher.finish()) {
-                            count.distinct += 1;
-                            let deep = count.distinct % 80 == 1;
-                            check(&workload, &moment, &image, &mut count, deep);
-                        }
+                        look_at(&workload, &moment, &image, &mut seen, &mut count);
                     });
                 }
             }

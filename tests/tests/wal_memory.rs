@@ -70,6 +70,8 @@ struct Kind {
     segment_mib: u64,
     /// Of each batch, how many entries the next one replaces.
     replaced: u64,
+    /// Each entry has a term of its own.
+    many_terms: bool,
     /// Otherwise nothing but its first batch has been synced when it is left.
     synced: bool,
 }
@@ -82,6 +84,7 @@ fn kinds() -> Vec<Kind> {
         batch: 100.min(count),
         segment_mib,
         replaced: 0,
+        many_terms: false,
         synced: true,
     };
     vec![
@@ -96,6 +99,7 @@ fn kinds() -> Vec<Kind> {
         Kind { synced: false, ..kind("empty entries, one segment, never synced", 0, 1_000_000, 32) },
         Kind { batch: 1_000_000, ..kind("empty entries, one batch", 0, 1_000_000, 32) },
         Kind { batch: 1, ..kind("empty entries, a batch each", 0, 300_000, 16) },
+        Kind { many_terms: true, ..kind("empty entries, a term each", 0, 1_000_000, 32) },
         Kind { replaced: 50, ..kind("empty entries, half of them replaced", 0, 1_000_000, 16) },
     ]
 }
@@ -110,7 +114,9 @@ fn recovery_takes_no_more_than_twice_the_log() {
             for _ in 0..kind.count / kind.batch {
                 let first = last.max(kind.replaced) - kind.replaced + 1;
                 last = first + kind.batch - 1;
-                let entry = |index: u64| Entry { term: 1, index, ..Entry::normal(vec![index as u8; kind.entry_bytes]) };
+                let term = |index| if kind.many_terms { index } else { 1 };
+                let data = |index| vec![index as u8; kind.entry_bytes];
+                let entry = |index| Entry { term: term(index), index, ..Entry::normal(data(index)) };
                 log.append(None, &(first..=last).map(entry).collect::<Vec<_>>()).expect("room for it");
             }
             if kind.synced {
