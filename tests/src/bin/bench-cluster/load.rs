@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::buffer::spare_capacity;
 use rustix::event::{epoll, Timespec};
 
-/// An answer that takes longer counts as failed, as do all that are then under way.
+/// If no connection gets an answer for so long, all requests that are under way count as failed, and the load ends.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// No answer is longer: values are small here.
 const ANSWER_MAX_BYTES: usize = 64 << 10;
@@ -137,17 +137,23 @@ impl<'a> Load<'a> {
         Ok(Load { poll, events, clients, requests, expected, under_way: 0, outcome: Outcome::default(), buffer })
     }
 
+    /// Sends the next request of a connection; on a new one, if this one turns out to be closed.
     fn send(&mut self, at: usize) -> io::Result<()> {
+        if self.try_to_send(at).is_err() {
+            self.fail(at)?;
+            self.try_to_send(at)?;
+        }
+        Ok(())
+    }
+
+    fn try_to_send(&mut self, at: usize) -> io::Result<()> {
         let client = &mut self.clients[at];
         let request = &self.requests[client.next];
         client.next = (client.next + 1) % self.requests.len();
         client.sent_at = Some(Instant::now());
         self.under_way += 1;
         // Small enough for the socket's buffer: this does not wait.
-        if client.stream.write_all(request).is_err() {
-            self.fail(at)?;
-        }
-        Ok(())
+        client.stream.write_all(request)
     }
 
     /// The connections that have something to read.
@@ -296,6 +302,26 @@ mod tests {
         let outcome = drive(&[server(&MIXED[..1]), server(&MIXED[..1])], 5, &requests, 204, Until::Sent(101)).unwrap();
         assert_eq!((outcome.latencies_us.len(), outcome.failed), (101, 0));
         assert!(outcome.in_time <= 101 && outcome.in_time >= 97, "{}", outcome.in_time);
+    }
+
+    #[test]
+    fn a_connection_that_is_found_closed_does_not_fall_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let requests = vec![b"PUT /k HTTP/1.1\r\n\r\n".to_vec()];
+        let mut load = Load::connect(&[listener.local_addr().unwrap()], 1, &requests, 204).unwrap();
+        drop(listener.accept().unwrap());
+        // The first request tells the other side's system to refuse what comes behind it.
+        load.send(0).unwrap();
+        while load.clients[0].stream.take_error().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        load.clients[0].sent_at = None;
+        load.under_way = 0;
+        load.send(0).unwrap();
+        assert_eq!((load.outcome.failed, load.under_way), (1, 1));
+        let mut arrived = [0; 3];
+        listener.accept().unwrap().0.read_exact(&mut arrived).unwrap();
+        assert_eq!(&arrived, b"PUT");
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::requests::Language;
 /// use then, for their heartbeats.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
 const IDLE_LOAD: f64 = 0.15;
+/// So often in a row it must be found at rest: a slow sync, or a pause on purpose, looks like rest.
+const IDLE_LOOKS: usize = 3;
 
 /// Against whom we are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,19 +96,22 @@ impl Program {
     }
 
     /// Waits until it has nothing left to do, and returns what it has cost until then. The original answers before the
-    /// work is done: what it leaves for later must not be done while somebody else is measured.
+    /// work is done: what it leaves for later must not be done while somebody else is measured. The error says that it
+    /// does not come to rest.
     pub(crate) fn settle(&self) -> Result<Cost, String> {
         let deadline = Instant::now() + PATIENCE;
-        let mut cost = self.cost()?;
-        loop {
+        let (mut cost, mut quiet) = (self.cost()?, 0);
+        while quiet < IDLE_LOOKS {
+            if Instant::now() > deadline {
+                return Err(format!("{} still works or writes {} s after the load", self.name, PATIENCE.as_secs()));
+            }
             std::thread::sleep(SETTLE_INTERVAL);
             let now = self.cost()?;
-            let busy = now.cpu_seconds - cost.cpu_seconds > SETTLE_INTERVAL.as_secs_f64() * IDLE_LOAD;
-            if !busy || Instant::now() > deadline {
-                return Ok(now);
-            }
+            let works = now.cpu_seconds - cost.cpu_seconds > SETTLE_INTERVAL.as_secs_f64() * IDLE_LOAD;
+            quiet = if works || now.written_bytes > cost.written_bytes { 0 } else { quiet + 1 };
             cost = now;
         }
+        Ok(cost)
     }
 
     /// The position of the leader among the nodes.
