@@ -10,7 +10,7 @@
 //! that it is the snapshot which its message announces, and that its store and members can be read in full. It is on
 //! disk then, under a temporary name, and its store is in memory: an [`Image`], which the raft thread installs, or drops.
 //!
-//! **Writing takes its time on purpose.** Most of it is rest: a snapshot is never urgent, and clients share the disk and
+//! **Writing takes its time on purpose.** Most of a large one is rest: it is never urgent, and clients share the disk and
 //! the processor with it. So does reading one that is to be sent. Whoever has these files written or read does it in a
 //! thread of low priority (`background.rs`). But while a snapshot is being written, the log grows: when
 //! that matters more, the writer is told to hurry ([`Orders`]).
@@ -19,8 +19,9 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use kvstore::Store;
@@ -39,6 +40,9 @@ const RESERVED_MAX_BYTES: u64 = 256 << 20;
 const PIECE_BYTES: usize = 64 << 10;
 /// A rest is so many times as long as the work before it.
 const REST_FACTOR: u32 = 7;
+/// While so much of a snapshot is written a rest is only as long as the work: a small one is soon done, and the log that
+/// grows meanwhile would weigh more than it does.
+const BRIEF_BYTES: usize = 32 << 20;
 
 /// A snapshot on disk, without its name yet, and what it holds.
 pub struct Image {
@@ -63,6 +67,8 @@ pub struct Orders {
     pub stop: AtomicBool,
     /// Not to rest: what waits for its end has grown large.
     pub hurry: AtomicBool,
+    /// What it answers: for how long it has rested, in nanoseconds.
+    pub rested_nanos: AtomicU64,
 }
 
 /// Why a snapshot was not taken in. Nothing is left of it.
@@ -124,7 +130,8 @@ impl SnapshotFiles {
         (members, store): (&Members, &Store),
         orders: &Orders,
     ) -> Result<CompleteSnapshot, WalError> {
-        let mut paced = Paced { writer: self.dir.writer(metadata)?, orders, pieces: Pieces::of(PIECE_BYTES) };
+        let pieces = Pieces::of(PIECE_BYTES);
+        let mut paced = Paced { writer: self.dir.writer(metadata)?, orders, pieces, written_bytes: 0 };
         match self.codec.write_image(members, store, &mut paced) {
             Ok(()) => paced.writer.complete(),
             Err(error) => Err(paced.writer.abandon(error)),
@@ -215,16 +222,32 @@ struct Paced<'a> {
     writer: SnapshotWriter,
     orders: &'a Orders,
     pieces: Pieces,
+    written_bytes: usize,
 }
 
 impl Write for Paced<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.writer.write(bytes)?;
-        let factor = if self.orders.hurry.load(Ordering::Relaxed) { 0 } else { REST_FACTOR };
-        if self.pieces.add(written, |took| factor * took) && self.orders.stop.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the node stops"));
+        self.written_bytes += written;
+        let factor = match self.orders.hurry.load(Ordering::Relaxed) {
+            true => 0,
+            false if self.written_bytes <= BRIEF_BYTES => 1,
+            false => REST_FACTOR,
+        };
+        let mut began = Instant::now();
+        let rest = |took| {
+            began = Instant::now();
+            factor * took
+        };
+        if !self.pieces.add(written, rest) {
+            return Ok(written);
         }
-        Ok(written)
+        let rested_nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.orders.rested_nanos.fetch_add(rested_nanos, Ordering::Relaxed);
+        match self.orders.stop.load(Ordering::Relaxed) {
+            true => Err(io::Error::other("the node stops")),
+            false => Ok(written),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

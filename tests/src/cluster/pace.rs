@@ -3,7 +3,7 @@
 //! Each write's time counts from the moment when it was due, not from when a client got round to it: a stall is noticed by
 //! all writes that fall into it. The pace does not fill a machine, so that a time is a wait and not a place in a queue.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -19,23 +19,24 @@ const VALUE_BYTES: usize = 100;
 /// When a write was due, and how long it took.
 pub type Write = (Instant, Duration);
 
-/// The time of each write, by phase.
+/// The time of each write, by the phase in which it was due: what a stall holds up counts where the stall was, even if it
+/// gets done later.
 pub struct Times<const PHASES: usize> {
-    /// A number beyond the last means that writes are not counted.
-    phase: AtomicUsize,
-    by_phase: Mutex<[Vec<Write>; PHASES]>,
+    /// Since when it has been which phase, in order. A number beyond the last means that writes are not counted.
+    changes: Mutex<Vec<(Instant, usize)>>,
+    writes: Mutex<Vec<Write>>,
 }
 
 impl<const PHASES: usize> Default for Times<PHASES> {
     fn default() -> Self {
-        Times { phase: AtomicUsize::new(usize::MAX), by_phase: Mutex::new([const { Vec::new() }; PHASES]) }
+        Times { changes: Mutex::default(), writes: Mutex::default() }
     }
 }
 
 impl<const PHASES: usize> Times<PHASES> {
     /// From now on, the writes that become due are those of this phase.
     pub fn enter(&self, phase: usize) {
-        self.phase.store(phase, Ordering::SeqCst);
+        self.changes.lock().expect("nobody has panicked").push((Instant::now(), phase));
     }
 
     /// From now on, writes are not counted.
@@ -52,7 +53,16 @@ impl<const PHASES: usize> Times<PHASES> {
 
     /// All writes, by phase.
     pub fn by_phase(self) -> [Vec<Write>; PHASES] {
-        self.by_phase.into_inner().expect("nobody has panicked")
+        let changes = self.changes.into_inner().expect("nobody has panicked");
+        let mut by_phase = [const { Vec::new() }; PHASES];
+        for write in self.writes.into_inner().expect("nobody has panicked") {
+            let begun = changes.partition_point(|&(since, _)| since <= write.0);
+            let phase = begun.checked_sub(1).map_or(usize::MAX, |last| changes[last].1);
+            if let Some(writes) = by_phase.get_mut(phase) {
+                writes.push(write);
+            }
+        }
+        by_phase
     }
 
     /// Clients write to these nodes, at the pace, while the work is done.
@@ -77,20 +87,17 @@ impl<const PHASES: usize> Times<PHASES> {
         let mut connection = http.connect().expect("a healthy node accepts connections");
         let begin = Instant::now() + INTERVAL * client / CLIENTS;
         for number in 0.. {
-            if stop.load(Ordering::SeqCst) {
+            let due = begin + INTERVAL * number;
+            // What has been held up is done first: it counts.
+            if stop.load(Ordering::SeqCst) && due > Instant::now() {
                 return;
             }
-            let due = begin + INTERVAL * number;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let phase = self.phase.load(Ordering::SeqCst);
             let path = format!("/paced-{client}-{}", number % 1000);
             let answer = connection.request("PUT", path.as_bytes(), &[], &[b'p'; VALUE_BYTES]).expect("an answer");
             assert_eq!(answer.status, 204, "{}", answer.text());
             let took = due.elapsed();
-            let mut by_phase = self.by_phase.lock().expect("nobody has panicked");
-            if let Some(phase) = by_phase.get_mut(phase) {
-                phase.push((due, took));
-            }
+            self.writes.lock().expect("nobody has panicked").push((due, took));
         }
     }
 }
@@ -153,5 +160,23 @@ pub fn start_apart(cluster: &Cluster, id: u64, processors: Option<&Processors>) 
     cluster.node(id).start();
     if let Some(processors) = processors {
         stay_on(&processors.shared);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_counts_in_the_phase_in_which_it_was_due() {
+        let times = Times::<2>::default();
+        let start = Instant::now();
+        let at = |tenths: u32| start + Duration::from_millis(100) * tenths;
+        *times.changes.lock().unwrap() = vec![(at(10), 0), (at(20), 1), (at(30), usize::MAX)];
+        let took = Duration::from_secs(5);
+        *times.writes.lock().unwrap() = [9, 10, 19, 20, 29, 30, 40].map(|tenths| (at(tenths), took)).to_vec();
+        let [first, second] = times.by_phase();
+        assert_eq!(first, [(at(10), took), (at(19), took)], "however late they were done");
+        assert_eq!(second, [(at(20), took), (at(29), took)]);
     }
 }

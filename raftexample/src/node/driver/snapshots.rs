@@ -58,10 +58,10 @@ const ENTRY_BYTES: usize = 128;
 /// Pause after a snapshot for which the disk had no room.
 const NO_ROOM_PAUSE: Duration = Duration::from_secs(10);
 
-/// A large snapshot that takes longer is followed by a rest, so that a large state that changes fast is not written over
-/// and over; the bytes of entries that are kept meanwhile have their own limit.
+/// A large snapshot that takes longer, its own rests not counted, is followed by a rest, so that a large state that changes
+/// fast is not written over and over; the bytes of entries that are kept meanwhile have their own limit.
 const LONG: Duration = Duration::from_secs(1);
-/// The rest is so many times as long as the snapshot took.
+/// The rest is so many times as long as the work on the snapshot took.
 const REST_FACTOR: u32 = 4;
 
 /// What an entry takes in memory, and about what it takes in the log: small ones weigh more than their data.
@@ -134,12 +134,19 @@ impl Snapshots {
 
     /// Whether enough has been applied for another one: `entries`, when the user said `count` or nothing.
     pub(super) fn is_enough(&self, entries: u64, count: Option<u64>) -> bool {
-        let by_number = match count {
+        let rested = self.rest_until.is_none_or(|until| Instant::now() >= until);
+        (rested && self.is_enough_by_number(entries, count)) || self.is_enough_by_bytes(entries)
+    }
+
+    fn is_enough_by_number(&self, entries: u64, count: Option<u64>) -> bool {
+        match count {
             Some(count) => entries >= count,
             None => entries >= SNAPSHOT_ENTRIES && self.applied_bytes >= self.least_bytes,
-        };
-        let rested = self.rest_until.is_none_or(|until| Instant::now() >= until);
-        (by_number && rested) || (entries > 0 && self.applied_bytes >= self.due_bytes)
+        }
+    }
+
+    fn is_enough_by_bytes(&self, entries: u64) -> bool {
+        entries > 0 && self.applied_bytes >= self.due_bytes
     }
 }
 
@@ -213,7 +220,10 @@ impl Driver {
     pub(super) fn snapshot_if_due(&mut self) -> Result<(), Fatal> {
         if let Some(taking) = self.snapshots.taking.as_ref().filter(|taking| !taking.is_done()) {
             // The next one is due already: the log has grown by as much as it may in between.
-            if self.snapshots.applied_bytes >= self.snapshots.due_bytes {
+            let entries = self.applied.0.saturating_sub(taking.metadata.index);
+            if self.snapshots.is_enough_by_number(entries, self.snapshot_count)
+                || self.snapshots.is_enough_by_bytes(entries)
+            {
                 taking.orders.hurry.store(true, Ordering::Relaxed);
             }
             return Ok(());
@@ -282,8 +292,10 @@ impl Driver {
         self.disk.purge()?;
         self.metrics.disk.snapshot_save.observe(taking.began.elapsed());
         let took = taking.began.elapsed();
-        if took >= LONG && data_bytes > SMALL_BYTES {
-            self.snapshots.rest_until = Some(Instant::now() + REST_FACTOR * took);
+        let rested = Duration::from_nanos(taking.orders.rested_nanos.load(Ordering::Relaxed));
+        let worked = took.saturating_sub(rested);
+        if worked >= LONG && data_bytes > SMALL_BYTES {
+            self.snapshots.rest_until = Some(Instant::now() + REST_FACTOR * worked);
         }
         let millis = took.as_millis();
         log::info!(
@@ -442,6 +454,29 @@ mod tests {
         bench.driver.snapshots.due_bytes = 1;
         write(&mut bench, 20..21);
         assert!(bench.driver.snapshots.index > newest);
+    }
+
+    #[test]
+    fn a_snapshot_hurries_once_the_next_one_is_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bench = leader(dir.path());
+        let (wait, waiting) = std::sync::mpsc::channel::<()>();
+        let orders = Arc::new(Orders::default());
+        let thread = background::spawn("slow", move || {
+            let _ = waiting.recv();
+            Err(WalError::Refused { what: "the test is over".to_string() })
+        });
+        let metadata = SnapshotMetadata { index: bench.driver.applied.0, ..SnapshotMetadata::default() };
+        let taking = Taking { metadata, began: Instant::now(), orders: Arc::clone(&orders), thread: thread.ok() };
+        bench.driver.snapshots.taking = Some(taking);
+        bench.driver.snapshot_count = Some(3);
+        for counter in 0..2 {
+            bench.driver.applied.0 += 1;
+            assert!(bench.driver.snapshot_if_due().is_ok() && !orders.hurry.load(Ordering::Relaxed), "{counter}");
+        }
+        bench.driver.applied.0 += 1;
+        assert!(bench.driver.snapshot_if_due().is_ok() && orders.hurry.load(Ordering::Relaxed));
+        drop(wait);
     }
 
     #[test]
