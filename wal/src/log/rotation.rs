@@ -142,15 +142,13 @@ impl Wal {
         if live.end + BATCH_HEADER_BYTES > live.region.len_bytes() {
             return self.leave_watermark();
         }
-        // Both are a help, not a promise: without them the log is as good as any other. The mark comes last, because the next
-        // batch begins on its page, which is then ready to be stored into.
-        self.leave_watermark();
-        let live = &mut self.live;
         let placement =
             Placement { seed: live.seed, offset: live.end, synced_before: live.end as u64, previous: live.checksum };
+        // It is a help, not a promise: without it the log is as good as any other.
         if let Ok(place) = live.region.slice_mut(live.end..live.end + BATCH_HEADER_BYTES) {
             place.copy_from_slice(&format::mark(placement, 0));
         }
+        self.leave_watermark();
     }
 }
 
