@@ -19,6 +19,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use bytes::Bytes;
 use prost::encoding::{encode_varint, encoded_len_varint};
 
+use crate::store::Key;
 use crate::Store;
 
 /// The version that is written, and the only one that is read.
@@ -74,7 +75,7 @@ impl Store {
     /// How many bytes [`Store::write_image`] will write. Looks at every pair.
     pub fn image_bytes(&self) -> u64 {
         let applied = if self.applied == 0 { 0 } else { 1 + encoded_len_varint(self.applied) };
-        let pair = |(key, value): (&Bytes, &Bytes)| {
+        let pair = |(key, value): (&Key, &Bytes)| {
             let bytes = string_bytes(key) + string_bytes(value);
             1 + encoded_len_varint(bytes as u64) + bytes
         };
@@ -95,7 +96,7 @@ impl Store {
             head.clear();
             head.push(FIELD_PAIR);
             encode_varint((string_bytes(key) + string_bytes(value)) as u64, &mut head);
-            for (field, string) in [(PAIR_KEY, key), (PAIR_VALUE, value)] {
+            for (field, string) in [(PAIR_KEY, &key[..]), (PAIR_VALUE, &value[..])] {
                 if string.is_empty() {
                     continue;
                 }
@@ -140,8 +141,8 @@ impl Store {
             if last.is_some_and(|last| last >= key) {
                 return Err(RestoreError::KeysOutOfOrder { position: store.pairs.len() });
             }
-            last = Some(key.clone());
-            store.pairs.insert(key, value);
+            store.pairs.insert(Key::from_slice(&key), value);
+            last = Some(key);
             next = from.byte()?;
         }
         Ok(store)
@@ -163,7 +164,7 @@ impl Store {
 }
 
 /// Bytes of a string with its field number and length; an empty one is left out.
-fn string_bytes(string: &Bytes) -> usize {
+fn string_bytes(string: &[u8]) -> usize {
     match string.len() {
         0 => 0,
         length => 1 + encoded_len_varint(length as u64) + length,

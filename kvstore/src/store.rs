@@ -15,8 +15,13 @@
 
 use bytes::Bytes;
 use imbl::OrdMap;
+use smallvec::SmallVec;
 
 use crate::Command;
+
+/// A key as the map keeps it: a short one in the node itself, so that to compare with it is to look at memory that is
+/// being looked at. (It is not larger than `Bytes`.)
+pub(crate) type Key = SmallVec<[u8; 24]>;
 
 /// Keys and values, as of an index of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +29,7 @@ pub struct Store {
     /// Every entry up to here has had its effect; never goes down.
     pub(crate) applied: u64,
     /// In key order, so that equal states make equal snapshots.
-    pub(crate) pairs: OrdMap<Bytes, Bytes>,
+    pub(crate) pairs: OrdMap<Key, Bytes>,
 }
 
 /// The answer for whoever proposed the command.
@@ -80,14 +85,20 @@ impl Store {
         self.applied = index;
         match command {
             Command::Put { key, value } => {
-                // Copies of their own size: the command's are pieces of an entry, or of more. Events keep those, since a
+                // A copy of its own size: the command's is a piece of an entry, or of more. The event keeps that, since a
                 // share of a copy would cost an allocation, kept as long as the pair is.
-                let pair = (Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value));
-                let replaced = self.pairs.insert(pair.0, pair.1).is_some();
+                let stored = Bytes::copy_from_slice(&value);
+                let replaced = match self.pairs.get_mut(&key[..]) {
+                    Some(value) => {
+                        *value = stored;
+                        true
+                    }
+                    None => self.pairs.insert(Key::from_slice(&key), stored).is_some(),
+                };
                 (Outcome::Stored { replaced }, vec![Event::Put { index, key, value }])
             }
-            Command::Delete { key } => match self.pairs.remove_with_key(&key) {
-                Some((key, _)) => (Outcome::Deleted { existed: true }, vec![Event::Delete { index, key }]),
+            Command::Delete { key } => match self.pairs.remove(&key[..]) {
+                Some(_) => (Outcome::Deleted { existed: true }, vec![Event::Delete { index, key }]),
                 None => (Outcome::Deleted { existed: false }, Vec::new()),
             },
         }
@@ -114,8 +125,8 @@ impl Store {
     }
 
     /// All keys and their values, in key order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        self.pairs.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Bytes)> {
+        self.pairs.iter().map(|(key, value)| (&key[..], value))
     }
 
     /// Whether there are no keys.

@@ -66,7 +66,7 @@ impl Codec for GobCodec {
     }
 
     fn write_image(&self, _members: &Members, store: &Store, into: &mut dyn Write) -> io::Result<()> {
-        let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let map: BTreeMap<String, String> = store.iter().map(|(key, value)| (text(key), text(value))).collect();
         serde_json::to_writer(into, &map).map_err(io::Error::from)
     }
