@@ -44,6 +44,10 @@ const ENTRY_TERM: u8 = number_field(2);
 const ENTRY_INDEX: u8 = number_field(3);
 const ENTRY_DATA: u8 = bytes_field(4);
 
+/// An entry of up to so many bytes that is a message's only one is copied. To share, it would need a counter of its own,
+/// and it would hold the rest of the message; the log keeps it for long, and memory that no cache holds costs most of all.
+const MOST_COPIED: usize = 512;
+
 /// For how many entries of a message there is room before they are read.
 const MOST_EXPECTED: usize = 1024;
 
@@ -99,7 +103,7 @@ impl Message {
         len
     }
 
-    /// Decodes a message; its payloads go on sharing the memory of `bytes`.
+    /// Decodes a message; its payloads go on sharing the memory of `bytes`, but for a small one that comes alone.
     ///
     /// # Errors
     /// What is wrong with `bytes`.
@@ -222,24 +226,29 @@ fn read_entries(bytes: &Bytes, rest: &mut &[u8]) -> Option<Entries> {
     if !take_key(rest, ENTRIES) {
         return Some(Entries::new());
     }
-    let first = take_bytes(rest)?;
-    // Room for as many as there can be, if they are all like the first one. A stranger's first one may be empty.
-    let mut entries = Vec::with_capacity(1 + (rest.len() / (first.len() + 2)).min(MOST_EXPECTED));
-    entries.push(read_entry(bytes, first)?);
-    while take_key(rest, ENTRIES) {
-        entries.push(read_entry(bytes, take_bytes(rest)?)?);
+    let mut nested = take_bytes(rest)?;
+    if nested.len() <= MOST_COPIED && rest.first() != Some(&ENTRIES) {
+        return Some([read_entry(nested, Bytes::copy_from_slice)?].into());
     }
-    Some(entries.into())
+    // Room for as many as there can be, if they are all like the first one. A stranger's first one may be empty.
+    let mut entries = Vec::with_capacity(1 + (rest.len() / (nested.len() + 2)).min(MOST_EXPECTED));
+    loop {
+        entries.push(read_entry(nested, |data| bytes.slice_ref(data))?);
+        if !take_key(rest, ENTRIES) {
+            return Some(entries.into());
+        }
+        nested = take_bytes(rest)?;
+    }
 }
 
-/// `nested` is a part of `bytes`.
+/// `hold` makes the payload of a part of `nested`.
 #[inline(always)]
-fn read_entry(bytes: &Bytes, nested: &[u8]) -> Option<Entry> {
+fn read_entry<'a>(nested: &'a [u8], hold: impl Fn(&'a [u8]) -> Bytes) -> Option<Entry> {
     let mut rest = nested;
     let entry_type = take_number(&mut rest, ENTRY_TYPE)? as i32;
     let term = take_number(&mut rest, ENTRY_TERM)?;
     let index = take_number(&mut rest, ENTRY_INDEX)?;
-    let data = if take_key(&mut rest, ENTRY_DATA) { bytes.slice_ref(take_bytes(&mut rest)?) } else { Bytes::new() };
+    let data = if take_key(&mut rest, ENTRY_DATA) { hold(take_bytes(&mut rest)?) } else { Bytes::new() };
     rest.is_empty().then_some(Entry { entry_type, term, index, data })
 }
 

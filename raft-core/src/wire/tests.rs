@@ -91,9 +91,12 @@ fn numbers_of_every_length_are_read_back() {
 }
 
 #[test]
-fn payloads_are_shared() {
-    let entries = [Entry::normal(vec![7; 100])].into();
-    let bytes = Message { entries, ..Message::of(MessageType::MsgApp) }.to_bytes();
-    let message = Message::from_bytes(bytes.clone()).expect("own bytes");
-    assert!(bytes.as_ptr_range().contains(&message.entries[0].data.as_ptr()));
+fn payloads_are_shared_but_for_a_small_one_alone() {
+    for (count, size, shared) in [(1, 100, false), (1, 1000, true), (2, 100, true)] {
+        let entries = (0..count).map(|_| Entry::normal(vec![7; size])).collect();
+        let bytes = Message { entries, ..Message::of(MessageType::MsgApp) }.to_bytes();
+        let message = Message::from_bytes(bytes.clone()).expect("own bytes");
+        let payload = message.entries[0].data.as_ptr();
+        assert_eq!(bytes.as_ptr_range().contains(&payload), shared, "{count} of {size} bytes");
+    }
 }
