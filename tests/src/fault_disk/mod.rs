@@ -83,6 +83,7 @@ pub enum Call {
     Rename(String, String),
     Link(String, String),
     Remove(String),
+    Shorten(String),
     SyncDir,
     CreateStream(String),
     OpenStream(String),
