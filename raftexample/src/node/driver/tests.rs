@@ -318,7 +318,7 @@ fn a_snapshot_is_taken_in_time_and_is_enough_to_start_from() {
 }
 
 #[test]
-fn a_large_state_is_not_written_again_before_as_much_has_been_applied_unless_the_user_says_so() {
+fn a_large_state_is_not_written_again_before_half_as_much_again_has_been_applied_unless_the_user_says_so() {
     use super::snapshots::SMALL_BYTES;
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 1, |_| {});
@@ -326,8 +326,8 @@ fn a_large_state_is_not_written_again_before_as_much_has_been_applied_unless_the
     snapshots.note(7, SMALL_BYTES);
     snapshots.applied_bytes = 1;
     assert!(snapshots.is_enough(10_000, None) && !snapshots.is_enough(9_999, None), "a small one");
-    snapshots.note(7, SMALL_BYTES + 1);
-    for (applied_bytes, enough) in [(1, false), (SMALL_BYTES, false), (SMALL_BYTES + 1, true)] {
+    snapshots.note(7, 2 * SMALL_BYTES);
+    for (applied_bytes, enough) in [(1, false), (3 * SMALL_BYTES - 1, false), (3 * SMALL_BYTES, true)] {
         snapshots.applied_bytes = applied_bytes;
         assert_eq!((snapshots.is_enough(10_000, None), snapshots.is_enough(9_999, None)), (enough, false));
         assert!(snapshots.is_enough(10, Some(10)) && !snapshots.is_enough(9, Some(10)), "by number alone");
