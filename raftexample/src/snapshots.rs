@@ -11,9 +11,9 @@
 //! disk then, under a temporary name, and its store is in memory: an [`Image`], which the raft thread installs, or drops.
 //!
 //! **Writing takes its time on purpose.** Most of a large one is rest: it is never urgent, and clients share the disk and
-//! the processor with it. So does reading one that is to be sent. Whoever has these files written or read does it in a
-//! thread of low priority (`background.rs`). But while a snapshot is being written, the log grows: when
-//! that matters more, the writer is told to hurry ([`Orders`]).
+//! the processor with it. So does reading one that is to be sent, and, with shorter rests, loading one that has arrived.
+//! Whoever has these files written or read does it in a thread of low priority (`background.rs`). But while a snapshot is
+//! being written, the log grows: when that matters more, the writer is told to hurry ([`Orders`]).
 //!
 //! What is left out: when to take one (`node/driver/snapshots.rs`), and how they travel (`transport`).
 
@@ -116,6 +116,20 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
+/// Reads with rests, each only as long as the work before it: a node is behind until it has loaded what has arrived.
+struct Resting<R> {
+    from: R,
+    pieces: Pieces,
+}
+
+impl<R: Read> Read for Resting<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(into)?;
+        self.pieces.add(count, |took| took);
+        Ok(count)
+    }
+}
+
 impl SnapshotFiles {
     /// Snapshots in this directory, in this codec's words.
     pub fn new(dir: SnapshotDir, codec: Arc<dyn Codec>, cluster: Vec<PeerUrl>) -> SnapshotFiles {
@@ -139,7 +153,7 @@ impl SnapshotFiles {
     }
 
     /// Reads what a snapshot holds, and how many bytes that is.
-    pub fn read(&self, metadata: &SnapshotMetadata, from: SnapshotReader) -> Result<(Members, Store, u64), String> {
+    pub fn read(&self, metadata: &SnapshotMetadata, from: impl Read) -> Result<(Members, Store, u64), String> {
         let mut from = Counted { from, bytes: 0 };
         let (members, store) =
             self.codec.read_image(metadata, &mut from, &self.cluster).map_err(|error| error.to_string())?;
@@ -210,7 +224,7 @@ impl SnapshotFiles {
     fn load(&self, writer: SnapshotWriter) -> Result<Image, NotReceived> {
         let file = writer.complete().map_err(|error| NotReceived::NoRoom(error.to_string()))?;
         let reader = file.reader().map_err(|error| NotReceived::NoRoom(error.to_string()))?;
-        let restored = self.read(file.metadata(), reader);
+        let restored = self.read(file.metadata(), Resting { from: reader, pieces: Pieces::of(PIECE_BYTES) });
         let (members, store, _) =
             restored.map_err(|reason| NotReceived::Unusable(format!("the snapshot cannot be restored: {reason}")))?;
         Ok(Image { file, members, store })
@@ -331,6 +345,22 @@ mod tests {
         assert!(matches!(files.keep(&metadata(5), b"no image").unwrap_err(), NotReceived::Unusable(_)));
         assert!(matches!(files.keep(&metadata(0), b"").unwrap_err(), NotReceived::Unusable(_)));
         assert_eq!(count(dir.path()), 0);
+    }
+
+    #[test]
+    fn loading_rests_for_as_long_as_it_works() {
+        const WORK: std::time::Duration = std::time::Duration::from_millis(2);
+        struct Slow;
+        impl Read for Slow {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                std::thread::sleep(WORK);
+                Ok(into.len())
+            }
+        }
+        let mut reader = Resting { from: Slow, pieces: Pieces::of(PIECE_BYTES) };
+        let began = Instant::now();
+        (0..5).for_each(|_| assert_eq!(reader.read(&mut [0; PIECE_BYTES]).unwrap(), PIECE_BYTES));
+        assert!(began.elapsed() >= 2 * 5 * WORK);
     }
 
     #[test]
