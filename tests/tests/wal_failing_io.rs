@@ -23,7 +23,7 @@ struct Count {
 /// Why a call may fail without anyone being told. All others must be reported.
 fn why_tolerated(failed: &FailedCall, steps: usize) -> Option<&'static str> {
     let prepared = |name: &str| name.starts_with("wal/") && name.ends_with(".next");
-    let removed = |name: &str| name.starts_with("wal/") && name.ends_with(".removed");
+    let segment = |name: &str| name.starts_with("wal/") && name.ends_with(".wal");
     // Everything had been acknowledged, and is durable.
     if failed.progress == steps {
         return Some("the log was being closed");
@@ -36,12 +36,10 @@ fn why_tolerated(failed: &FailedCall, steps: usize) -> Option<&'static str> {
         (Call::Prefill(..), _) if failed.fault == Fault::NoSpace => Some("prefilling is a help"),
         // Of the first stretch of a segment that is never begun.
         (Call::Prefill(name, _), _) if prepared(name) => Some("prefilling is a help"),
-        (Call::Rename(_, name), _) if removed(name) => Some("an old segment is removed under its own name then"),
-        (Call::SyncDir, Some(Call::Rename(_, name))) if removed(name) => {
+        (Call::Remove(name), _) if segment(name) => Some("an old segment is removed with the next purge"),
+        (Call::SyncDir, Some(Call::Remove(name))) if segment(name) => {
             Some("an old segment is removed with the next purge")
         }
-        (Call::Shorten(name), _) if removed(name) => Some("an old segment is removed in one piece then"),
-        (Call::Remove(name), _) if removed(name) => Some("an old segment is removed with the next purge"),
         (Call::Store(_, range), _) if range.len() == MARK_BYTES => Some("a mark is a help"),
         (Call::Write(_) | Call::ReadStream, _) if failed.fault == Fault::Short => Some("a short transfer goes on"),
         _ => None,

@@ -73,12 +73,6 @@ pub trait Disk: Send + Sync {
     /// Removes a file. Durable after [`Disk::sync_dir`].
     fn remove(&self, path: &Path) -> io::Result<()>;
 
-    /// Cuts so many bytes off the end of a file that is about to be removed, and says how many are left: a help that a disk
-    /// need not give, for whom a large file's end in one piece would hold up. An error while anybody reads it in place.
-    fn shorten(&self, _path: &Path, _by_bytes: u64) -> io::Result<u64> {
-        Ok(0)
-    }
-
     /// Makes the names in the directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
@@ -102,11 +96,8 @@ pub trait Disk: Send + Sync {
         true
     }
 
-    /// From now on, the calling thread gets a processor when nobody else wants it. A disk need not do anything.
-    fn give_way(&self) {}
-
-    /// Of a disk that allows no thread of its own: how many of the jobs that wait for it, or of the segments that wait to
-    /// be removed, are done now, oldest first. Asked whenever the log is used. A test's disk that lets them wait is as slow as a thread can be.
+    /// Of a disk that allows no thread of its own: how many of the jobs that wait for it are done now, oldest first.
+    /// Asked whenever the log is used. A test's disk that lets them wait is as slow as a thread can be.
     fn due_jobs(&self, waiting: usize) -> usize {
         waiting
     }

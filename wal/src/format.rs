@@ -582,15 +582,6 @@ pub(crate) fn prepared_name(sequence: u64) -> String {
     format!("{sequence:016x}.next")
 }
 
-/// What a purged segment's name ends with in place of `wal`, until the file is gone.
-pub(crate) const REMOVED_EXTENSION: &str = "removed";
-
-/// Whether it is the name of a purged segment.
-pub(crate) fn is_removed_name(name: &str) -> bool {
-    let stem = name.strip_suffix(REMOVED_EXTENSION).and_then(|name| name.strip_suffix('.'));
-    stem.is_some_and(|stem| parse_segment_name(&format!("{stem}.wal")).is_some())
-}
-
 /// Reads [`segment_name`] back.
 pub(crate) fn parse_segment_name(name: &str) -> Option<(u64, u64)> {
     let (sequence, first_index) = name.strip_suffix(".wal")?.split_once('-')?;

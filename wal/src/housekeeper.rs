@@ -7,44 +7,24 @@
 //! log has segments, and four. The writer waits for an answer only when it needs the next segment and it is not there, or
 //! when the one that it leaves has no final name yet.
 //!
-//! Only removing is handed on, in its turn, to a thread of low priority, for the writer never waits for that; unless
-//! `PURGES_AHEAD` purges are waiting: then the housekeeper waits, and the log grows no further.
-//!
 //! A disk that wants its calls in one order ([`Disk::background`]) gets them from the caller's thread instead, whole jobs
 //! at a time, and as late as it likes ([`Disk::due_jobs`]). That shows a test every state that a thread can bring about:
 //! the calls of a job and those of the writer concern different files and names, so a job that is interrupted by the
-//! writer leaves behind what a job that began later and was cut off leaves. Segments that are to be removed wait in a queue
-//! of their own there, too.
-//!
-//! **Removing takes its time.** To give 64 MiB back ties up a processor for some milliseconds in one piece, in which no
-//! thread gets it that wakes up. So a segment first loses its name, durably: to recovery it is gone then, whatever becomes
-//! of the file. Then it is shortened step by step, with rests, and what is left of it removed. A crash in between leaves a
-//! file under a name that says so (`format::is_removed_name`), which the next opening removes.
+//! writer leaves behind what a job that began later and was cut off leaves.
 
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, Sender, SyncSender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::thread::JoinHandle;
 
 use crate::disk::{Disk, Region};
-use crate::format::{self, SealMark};
+use crate::format::SealMark;
 
 /// How much is prefilled at once, at least. A sync of the writer that comes in between waits for it.
 pub(crate) const PREFILL_BYTES: usize = 256 << 10;
-
-/// Purges that may wait to be carried out.
-const PURGES_AHEAD: usize = 4;
-
-/// How much of a purged segment is given back at once: a fifth of a millisecond's work.
-const STEP_BYTES: u64 = 1 << 20;
-
-/// The rest after each step is so many times as long.
-const REST_FACTOR: u32 = 7;
 
 /// Work for the housekeeper.
 pub(crate) enum Job {
@@ -55,7 +35,7 @@ pub(crate) enum Job {
     /// The segment's first batch is durable: leave a mark in the one before it, if there is one, then give it its final
     /// name. So what has its final name cannot vanish unnoticed.
     Publish { from: PathBuf, to: PathBuf, seal: Option<Seal> },
-    /// Have segments removed, oldest first.
+    /// Remove segments, oldest first, each durably before the next: a log must never have a hole.
     Remove { paths: Vec<PathBuf> },
 }
 
@@ -82,6 +62,11 @@ pub(crate) enum Report {
         path: PathBuf,
         result: io::Result<()>,
     },
+    /// It is tried again with the next purge.
+    Unremoved {
+        path: PathBuf,
+        error: io::Error,
+    },
 }
 
 /// There will be no report any more.
@@ -89,18 +74,8 @@ pub(crate) enum Report {
 pub(crate) struct Gone;
 
 enum Mode {
-    Inline {
-        worker: Worker,
-        remover: Remover,
-        waiting: VecDeque<Job>,
-        done: VecDeque<Report>,
-    },
-    Thread {
-        jobs: Option<Sender<Job>>,
-        reports: Receiver<Report>,
-        threads: Vec<JoinHandle<()>>,
-        closing: Arc<AtomicBool>,
-    },
+    Inline { worker: Worker, waiting: VecDeque<Job>, done: VecDeque<Report> },
+    Thread { jobs: Option<Sender<Job>>, reports: Receiver<Report>, thread: Option<JoinHandle<()>> },
 }
 
 /// See the module.
@@ -112,54 +87,29 @@ pub(crate) struct Housekeeper {
 struct Worker {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// What a failed removal left to do. It comes first the next time: the oldest segment must go first.
+    to_remove: VecDeque<PathBuf>,
     /// A segment could not get its name. The log stops; no later segment may come to exist, and no earlier one may go.
     stopped: bool,
-}
-
-/// Removes segments, on whichever thread: oldest first, each durably before the next, for a log must never have a hole.
-struct Remover {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
-    waiting: VecDeque<PathBuf>,
-    /// The first of them could not be removed. It is tried again with the next purge.
-    failed: bool,
-    /// Not to rest.
-    hurry: Arc<AtomicBool>,
-}
-
-/// What the housekeeper's thread has: jobs come in; reports, and segments to be removed, go out.
-struct Doors {
-    jobs: Receiver<Job>,
-    reports: Sender<Report>,
-    removals: SyncSender<Vec<PathBuf>>,
 }
 
 impl Housekeeper {
     pub(crate) fn start(disk: Arc<dyn Disk>, dir: PathBuf) -> io::Result<Self> {
         let background = disk.background();
-        let closing = Arc::new(AtomicBool::new(!background));
-        let hurry = Arc::clone(&closing);
-        let waiting = VecDeque::new();
-        let mut remover = Remover { disk: disk.clone(), dir: dir.clone(), waiting, failed: false, hurry };
-        let worker = Worker { disk, dir, stopped: false };
+        let mut worker = Worker { disk, dir, to_remove: VecDeque::new(), stopped: false };
         let mode = if background {
             let (jobs, inbox) = mpsc::channel();
             let (outbox, reports) = mpsc::channel();
-            let (removals, to_remove) = mpsc::sync_channel(PURGES_AHEAD);
-            let doors = Doors { jobs: inbox, reports: outbox, removals };
-            let housekeeper = Builder::new().name("wal-housekeeper".into()).spawn(move || worker.serve(&doors))?;
-            let removing = move || {
-                remover.disk.give_way();
-                for paths in to_remove {
-                    remover.take_in(paths);
-                    while remover.remove_next() {}
+            let work = move || {
+                for job in inbox {
+                    // The reports of a log that is gone interest nobody.
+                    worker.run(job, &mut |report| drop(outbox.send(report)));
                 }
             };
-            // Without it, the housekeeper's thread ends here, for want of jobs.
-            let remover = Builder::new().name("wal-remover".into()).spawn(removing)?;
-            Mode::Thread { jobs: Some(jobs), reports, threads: vec![housekeeper, remover], closing }
+            let thread = std::thread::Builder::new().name("wal-housekeeper".into()).spawn(work)?;
+            Mode::Thread { jobs: Some(jobs), reports, thread: Some(thread) }
         } else {
-            Mode::Inline { worker, remover, waiting: VecDeque::new(), done: VecDeque::new() }
+            Mode::Inline { worker, waiting: VecDeque::new(), done: VecDeque::new() }
         };
         Ok(Housekeeper { mode })
     }
@@ -195,26 +145,23 @@ impl Housekeeper {
     /// Waits for the next report.
     pub(crate) fn wait(&mut self) -> Result<Report, Gone> {
         match &mut self.mode {
-            Mode::Inline { worker, remover, waiting, done } => loop {
+            Mode::Inline { worker, waiting, done } => loop {
                 if let Some(report) = done.pop_front() {
                     return Ok(report);
                 }
                 let job = waiting.pop_front().ok_or(Gone)?;
-                worker.run(job, &mut |report| done.push_back(report), &mut |paths| remover.take_in(paths));
+                worker.run(job, &mut |report| done.push_back(report));
             },
             Mode::Thread { reports, .. } => reports.recv().map_err(|_| Gone),
         }
     }
 
     fn do_due_jobs(&mut self) {
-        if let Mode::Inline { worker, remover, waiting, done } = &mut self.mode {
+        if let Mode::Inline { worker, waiting, done } = &mut self.mode {
             let due = worker.disk.due_jobs(waiting.len()).min(waiting.len());
             for job in waiting.drain(..due) {
-                worker.run(job, &mut |report| done.push_back(report), &mut |paths| remover.take_in(paths));
+                worker.run(job, &mut |report| done.push_back(report));
             }
-            let waiting = remover.waiting.len();
-            let due = worker.disk.due_jobs(waiting).max(waiting.saturating_sub(PURGES_AHEAD));
-            let _ = (0..due).take_while(|_| remover.remove_next()).count();
         }
     }
 }
@@ -223,16 +170,10 @@ impl Drop for Housekeeper {
     /// Finishes what was asked for.
     fn drop(&mut self) {
         match &mut self.mode {
-            Mode::Inline { worker, remover, waiting, .. } => {
-                for job in waiting.drain(..) {
-                    worker.run(job, &mut |_| {}, &mut |paths| remover.take_in(paths));
-                }
-                while remover.remove_next() {}
-            }
-            Mode::Thread { jobs, threads, closing, .. } => {
+            Mode::Inline { worker, waiting, .. } => waiting.drain(..).for_each(|job| worker.run(job, &mut |_| {})),
+            Mode::Thread { jobs, thread, .. } => {
                 *jobs = None;
-                closing.store(true, Ordering::Relaxed);
-                for thread in threads.drain(..) {
+                if let Some(thread) = thread.take() {
                     let _ = thread.join();
                 }
             }
@@ -261,17 +202,7 @@ pub(crate) fn allocate(disk: &dyn Disk, dir: &Path, path: &Path, len_bytes: u64)
 }
 
 impl Worker {
-    /// On its own thread. Ends when nobody has a job any more, or nobody removes segments.
-    fn serve(mut self, doors: &Doors) {
-        let mut removes = true;
-        while let (true, Ok(job)) = (removes, doors.jobs.recv()) {
-            // The reports of a log that is gone interest nobody.
-            let mut report = |report| drop(doors.reports.send(report));
-            self.run(job, &mut report, &mut |paths| removes = doors.removals.send(paths).is_ok());
-        }
-    }
-
-    fn run(&mut self, job: Job, report: &mut dyn FnMut(Report), remove: &mut dyn FnMut(Vec<PathBuf>)) {
+    fn run(&mut self, job: Job, report: &mut dyn FnMut(Report)) {
         match job {
             Job::Prepare { path, .. } | Job::Publish { to: path, .. } if self.stopped => {
                 let result = Err(io::Error::other("an earlier segment could not get its name"));
@@ -296,7 +227,16 @@ impl Worker {
             }
             // The one that could not get its name may be all that is left behind them.
             Job::Remove { .. } if self.stopped => {}
-            Job::Remove { paths } => remove(paths),
+            Job::Remove { paths } => {
+                self.to_remove.extend(paths);
+                while let Some(path) = self.to_remove.pop_front() {
+                    if let Err(error) = self.remove(&path) {
+                        self.to_remove.push_front(path.clone());
+                        report(Report::Unremoved { path, error });
+                        return;
+                    }
+                }
+            }
         }
     }
 
@@ -316,55 +256,13 @@ impl Worker {
         self.disk.rename(from, to)?;
         self.disk.sync_dir(&self.dir)
     }
-}
-
-impl Remover {
-    fn take_in(&mut self, paths: Vec<PathBuf>) {
-        self.waiting.extend(paths);
-        self.failed = false;
-    }
-
-    /// Whether there may be another one to remove.
-    fn remove_next(&mut self) -> bool {
-        let Some(path) = self.waiting.front().filter(|_| !self.failed) else { return false };
-        match self.remove(path) {
-            Ok(()) => drop(self.waiting.pop_front()),
-            Err(error) => {
-                log::warn!(target: "wal", "cannot remove the old log segment {}: {error}", path.display());
-                self.failed = true;
-            }
-        }
-        !self.failed
-    }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let removed = path.with_extension(format::REMOVED_EXTENSION);
-        match self.disk.rename(path, &removed) {
-            Ok(()) => {}
+        match self.disk.remove(path) {
             // An earlier attempt got further than it said.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // A full disk may lack room for another name, and this is what makes room.
-            Err(_) => {
-                unless_gone(self.disk.remove(path))?;
-                return self.disk.sync_dir(&self.dir);
-            }
+            other => other?,
         }
-        self.disk.sync_dir(&self.dir)?;
-        let mut began = Instant::now();
-        // Who still has entries of it in memory may keep it from being shortened; then it goes in one piece.
-        while self.disk.shorten(&removed, STEP_BYTES).is_ok_and(|left_bytes| left_bytes > 0) {
-            if !self.hurry.load(Ordering::Relaxed) {
-                std::thread::sleep(REST_FACTOR * began.elapsed());
-            }
-            began = Instant::now();
-        }
-        unless_gone(self.disk.remove(&removed))
-    }
-}
-
-fn unless_gone(removed: io::Result<()>) -> io::Result<()> {
-    match removed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        self.disk.sync_dir(&self.dir)
     }
 }

@@ -40,7 +40,7 @@
 //! | `batch` | what a batch and the beginning of a segment are made of |
 //! | `log` | append, sync, rotation, purge |
 //! | `images` | the files of a directory, brought into memory |
-//! | `housekeeper` | the slow work, on threads of its own |
+//! | `housekeeper` | the slow work, on a thread of its own |
 //! | [`snapshot`] | snapshot files |
 //! | [`tool`] | dump, verify and repair, for people |
 //! | [`disk`] | the seam: everything that is asked of an operating system |

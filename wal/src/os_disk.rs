@@ -12,9 +12,8 @@
 //!   and the others look that up. A map for storing keeps the lock for as long as it lives. A map for reading may outlive
 //!   it, because entries do; so nothing that anyone stores into again may be read in place, and the log copies what it may
 //!   store into: the newest segment, and those without a final name.
-//! - *`write` and `truncate`.* No call of this module writes to a file that it did not just create under a name of its own,
-//!   and none truncates but [`Disk::shorten`]: not what this process has mapped, nor what any process reads in place. For
-//!   each map for reading holds a shared lock on its file, which lives as long as the map, beyond that on the directory. A process that ignores the lock and writes to the files of a running database is outside of what any
+//! - *`write` and `truncate`.* No call of this module truncates or writes to a file that it did not just create under a name
+//!   of its own. A process that ignores the lock and writes to the files of a running database is outside of what any
 //!   program can defend against; a shortened file would end in SIGBUS.
 //! - *The disk.* A page that cannot be read, or has no room behind it, is SIGBUS when it is touched. So it is not
 //!   touched first: whole files are populated by `madvise` when they are mapped for reading, and each range before it
@@ -65,7 +64,6 @@ use bytes::Bytes;
 use memmap2::{Advice, Mmap, MmapOptions, MmapRaw};
 use rustix::fs::{Advice as FileAdvice, FallocateFlags, FlockOperation};
 use rustix::io::Errno;
-use rustix::process::{getpriority_process, setpriority_process};
 
 use crate::disk::{Disk, Listed, Region, Sink, Source};
 
@@ -73,8 +71,6 @@ use crate::disk::{Disk, Listed, Region, Sink, Source};
 const FILE_MODE: u32 = 0o600;
 /// Ranges are populated in whole pages; larger pages than this only make it a little less exact.
 const PAGE_BYTES: usize = 4096;
-/// How much nicer a thread is that gives way: beside a busy one it gets a tenth of a processor.
-const NICER_BY: i32 = 10;
 
 /// The operating system's files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -343,8 +339,6 @@ impl Disk for OsDisk {
         if file.metadata()?.len() == 0 {
             return Ok(Bytes::new());
         }
-        // Against being shortened, see the module's essay. The map holds it on when the file is closed.
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
         let reading = map_for_reading(&file, &lock)?;
         unless_unsupported(reading.map.advise(Advice::PopulateRead))?;
         Ok(Bytes::from_owner(reading))
@@ -370,16 +364,6 @@ impl Disk for OsDisk {
         fs::remove_file(path)
     }
 
-    fn shorten(&self, path: &Path, by_bytes: u64) -> io::Result<u64> {
-        let _lock = lock_of(path)?;
-        let file = OpenOptions::new().write(true).open(path)?;
-        let _claim = Claim::take(&file, true)?;
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        let left_bytes = file.metadata()?.len().saturating_sub(by_bytes);
-        file.set_len(left_bytes)?;
-        Ok(left_bytes)
-    }
-
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         sync_all_retrying(&File::open(dir)?)
     }
@@ -391,14 +375,6 @@ impl Disk for OsDisk {
 
     fn open_stream(&self, path: &Path) -> io::Result<Box<dyn Source>> {
         Ok(Box::new(File::open(path)?))
-    }
-
-    fn give_way(&self) {
-        // Linux means the calling thread alone. Where it is not allowed, the work is done all the same.
-        let lowered = getpriority_process(None).and_then(|nice| setpriority_process(None, nice + NICER_BY));
-        if let Err(error) = lowered {
-            log::debug!(target: "wal", "a thread keeps its priority: {error}");
-        }
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {

@@ -8,9 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft_core::pb::{ConfState, Entry, HardState, SnapshotMetadata};
-use rustix::fs::FlockOperation;
-use rustix::process::getpriority_process;
+use raft_core::pb::Entry;
 use wal::disk::{Disk, Listed, Region, Sink, Source};
 use wal::tool::{plan_repair, Held};
 use wal::{Options, OsDisk, Wal, WalError};
@@ -35,14 +33,11 @@ struct Renaming {
     too_early: AtomicBool,
     /// Where prefilled stretches began.
     prefilled: Mutex<Vec<usize>>,
-    /// While a test holds this, no segment is shortened.
-    shortening: Mutex<()>,
 }
 
 impl Renaming {
     fn new(how: Rename) -> Arc<Self> {
-        let (prefilled, shortening) = (Mutex::default(), Mutex::default());
-        Arc::new(Renaming { how, too_early: AtomicBool::new(false), prefilled, shortening })
+        Arc::new(Renaming { how, too_early: AtomicBool::new(false), prefilled: Mutex::default() })
     }
 }
 
@@ -89,10 +84,6 @@ impl Disk for Renaming {
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
         OsDisk.remove(path)
-    }
-    fn shorten(&self, path: &Path, by_bytes: u64) -> io::Result<u64> {
-        drop(self.shortening.lock());
-        OsDisk.shorten(path, by_bytes)
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         OsDisk.sync_dir(dir)
@@ -148,83 +139,6 @@ fn no_segment_begins_before_the_one_before_it_has_its_final_name() {
     assert!(!disk.too_early.load(Ordering::Relaxed));
     drop(log);
     assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.held_entries().len(), 3);
-}
-
-fn snapshot_at(index: u64) -> SnapshotMetadata {
-    let conf_state = ConfState { voters: vec![1], ..ConfState::default() };
-    SnapshotMetadata { conf_state, index, term: 1 }
-}
-
-#[test]
-fn the_log_goes_on_however_long_it_takes_to_remove_what_was_purged() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Renaming::new(Rename::Slow);
-    let removed = || with_end(dir.path(), "removed").len();
-    let (mut log, _) = Wal::open_on(disk.clone(), dir.path(), SMALL, b"names").unwrap();
-    (1..=3).for_each(|index| log.save(None, &[entry(index, 3500)]).unwrap());
-    let state = HardState { term: 1, vote: 1, commit: 2 };
-    log.save(Some(&state), &[]).unwrap();
-    log.save_snapshot(&snapshot_at(2)).unwrap();
-    let held = disk.shortening.lock().unwrap();
-    assert!(log.purge(2).unwrap() > 1);
-    // Each of these needs a segment that is prepared and named.
-    (4..=6).for_each(|index| log.save(None, &[entry(index, 3500)]).unwrap());
-    assert_eq!(removed(), 1, "it has lost its name, and is still there");
-    drop(held);
-    let count = log.segment_count();
-    drop(log);
-    assert_eq!((removed(), with_end(dir.path(), "wal").len()), (0, count));
-}
-
-#[test]
-fn what_a_crash_leaves_of_a_purged_segment_is_passed_over_and_removed() {
-    let dir = tempfile::tempdir().unwrap();
-    let files = build(dir.path());
-    let removed = files[0].with_file_name(format!("{:016x}-{:016x}.removed", 0, 1));
-    let (other, longer) = (dir.path().join("notes.removed"), dir.path().join("x.wal.removed"));
-    for path in [&removed, &other, &longer] {
-        fs::write(path, "what is left").unwrap();
-    }
-    let held = Held::open(dir.path(), &mut |_, _| {}).unwrap();
-    assert!(plan_repair(&held, &mut |_| {}).unwrap().is_none(), "nothing is wrong");
-    drop(held);
-    assert!(removed.exists(), "a look changes nothing");
-    assert_eq!(Wal::open(dir.path(), SMALL, b"names").unwrap().1.held_entries().len(), 8);
-    assert!(!removed.exists() && other.exists() && longer.exists(), "what is not the log's stays");
-}
-
-#[test]
-fn no_file_is_shortened_while_anybody_reads_it_in_place() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = build(dir.path()).remove(0);
-    assert!(OsDisk.shorten(&path, 1).is_err(), "the directory is not locked");
-    let lock = OsDisk.lock(dir.path()).unwrap();
-    let bytes = OsDisk.read(&path).unwrap();
-    assert_eq!(OsDisk.shorten(&path, 1).unwrap_err().kind(), io::ErrorKind::ResourceBusy);
-    // The reader may be another process, which has the directory no more.
-    let other = fs::File::open(&path).unwrap();
-    let exclusive = || rustix::fs::flock(&other, FlockOperation::NonBlockingLockExclusive);
-    assert_eq!(exclusive(), Err(rustix::io::Errno::WOULDBLOCK));
-    drop(bytes);
-    assert_eq!(exclusive(), Ok(()));
-    assert_eq!(OsDisk.shorten(&path, 1).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-    drop(other);
-    let length = fs::metadata(&path).unwrap().len();
-    assert_eq!(OsDisk.shorten(&path, 1000).unwrap(), length - 1000);
-    assert_eq!(OsDisk.shorten(&path, length).unwrap(), 0);
-    drop(lock);
-}
-
-#[test]
-fn a_thread_that_gives_way_is_nice_and_no_other_becomes_so() {
-    const NICEST: i32 = 19;
-    let niceness = || getpriority_process(None).unwrap();
-    let own = niceness();
-    let lowered = std::thread::spawn(move || {
-        OsDisk.give_way();
-        niceness()
-    });
-    assert_eq!((lowered.join().unwrap(), niceness()), ((own + 10).min(NICEST), own));
 }
 
 #[test]

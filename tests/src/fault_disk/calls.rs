@@ -163,24 +163,6 @@ impl Disk for FaultDisk {
         fault.map_or(Ok(()), |fault| Err(fault.error()))
     }
 
-    fn shorten(&self, path: &Path, by_bytes: u64) -> io::Result<u64> {
-        let mut state = self.state();
-        let fault = state.begin(|_| Call::Shorten(name_of(path)));
-        let by_bytes = match fault {
-            Some(Fault::Short) => by_bytes / 2,
-            Some(fault) => return Err(fault.error()),
-            None => by_bytes,
-        };
-        let id = state.id(path)?;
-        let file = &mut state.files[id];
-        // Durable at once, which is the worst that can be of a file whose loss of its name might not be.
-        let left = (file.live.len() as u64).saturating_sub(by_bytes) as usize;
-        file.live.truncate(left);
-        file.durable.truncate(left);
-        file.dirty.retain(|sector| sector * SECTOR_BYTES < left);
-        fault.map_or(Ok(left as u64), |fault| Err(fault.error()))
-    }
-
     fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
         let mut state = self.state();
         match state.begin(|_| Call::SyncDir) {

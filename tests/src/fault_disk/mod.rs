@@ -83,7 +83,6 @@ pub enum Call {
     Rename(String, String),
     Link(String, String),
     Remove(String),
-    Shorten(String),
     SyncDir,
     CreateStream(String),
     OpenStream(String),

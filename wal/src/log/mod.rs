@@ -274,6 +274,9 @@ impl Wal {
             Report::Published { path, result: Err(source) } => {
                 return Err(self.poison(WalError::io("name the log segment", path, source)))
             }
+            Report::Unremoved { path, error } => {
+                log::warn!(target: "wal", "cannot remove the old log segment {}: {error}", path.display());
+            }
         }
         Ok(())
     }

@@ -58,14 +58,11 @@ impl Wal {
             let (images, sound_until) = read_images(&*disk, dir, &mut |_, _| {})?;
             recovery::recover_checked(dir, &images, &sound_until, &mut |_| {})?
         };
-        let listed = disk.list(dir).map_err(|source| WalError::io("list the log directory", dir, source))?;
-        let removed = listed.into_iter().map(|listed| listed.name).filter(|name| format::is_removed_name(name));
-        let unused: Vec<_> = outcome.discard.iter().cloned().chain(removed).collect();
-        for name in &unused {
+        for name in &outcome.discard {
             let path = dir.join(name);
             disk.remove(&path).map_err(|source| WalError::io("remove the unused segment", &path, source))?;
         }
-        if !unused.is_empty() {
+        if !outcome.discard.is_empty() {
             disk.sync_dir(dir).map_err(|source| WalError::io("sync the log directory", dir, source))?;
         }
         match outcome.live {
