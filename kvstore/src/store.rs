@@ -188,6 +188,21 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_every_length_are_kept_in_order_and_restored() {
+        let mut store = Store::new();
+        let keys: Vec<String> = (0..60).map(|length| "k".repeat(length)).collect();
+        for (index, key) in (1..).zip(keys.iter().rev()) {
+            store.apply(index, put(key, key));
+        }
+        assert!(store.iter().map(|(key, _)| key).eq(keys.iter().map(|key| key.as_bytes())));
+        assert_eq!(Store::restore(&store.snapshot()), Ok(store.clone()));
+        for (index, key) in (100..).zip(&keys) {
+            assert_eq!(store.apply(index, delete(key)).0, Outcome::Deleted { existed: true });
+        }
+        assert!(store.is_empty());
+    }
+
+    #[test]
     fn an_index_is_applied_once() {
         let mut store = Store::new();
         store.apply(5, put("a", "new"));

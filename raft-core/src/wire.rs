@@ -44,8 +44,8 @@ const ENTRY_TERM: u8 = number_field(2);
 const ENTRY_INDEX: u8 = number_field(3);
 const ENTRY_DATA: u8 = bytes_field(4);
 
-/// An entry of up to so many bytes that is a message's only one is copied. To share, it would need a counter of its own,
-/// and it would hold the rest of the message; the log keeps it for long, and memory that no cache holds costs most of all.
+/// An entry of up to so many bytes that is a message's only one is copied. To share, it would need a counter of its
+/// own, and it would hold the rest of the message; the log keeps it for long, and memory that no cache holds costs most.
 const MOST_COPIED: usize = 512;
 
 /// For how many entries of a message there is room before they are read.
@@ -227,6 +227,7 @@ fn read_entries(bytes: &Bytes, rest: &mut &[u8]) -> Option<Entries> {
         return Some(Entries::new());
     }
     let mut nested = take_bytes(rest)?;
+    // No other entry follows.
     if nested.len() <= MOST_COPIED && rest.first() != Some(&ENTRIES) {
         return Some([read_entry(nested, Bytes::copy_from_slice)?].into());
     }

@@ -88,8 +88,8 @@ struct NodeLine {
     /// Where the log and the snapshots are kept [default: raftexample-<id>]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Take a snapshot, and drop the log behind it, every so many entries [default: 10000, or as many as weigh half as
-    /// much again as the state, if those are more]
+    /// Take a snapshot, and drop the log behind it, every so many entries [default: 10000, or as many as weigh one and a
+    /// half times what the state weighs, if those are more]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     snapshot_count: Option<u64>,
     /// Serve clients on this address only [default: all addresses]

@@ -42,14 +42,15 @@
 //! there prove nothing; the times themselves may say something.
 //!
 //! On 2026-11-29, on the same kind of machine, in memory, with no other measurement or build beside it, nodes built
-//! without optimization across crates. `earlier` are those above, with the first 32 MiB written at half speed; `today` they
-//! remove the purged log by a thread of low priority in steps, and load an arrived snapshot with rests:
+//! without optimization across crates. `earlier` are those above, with the first 32 MiB written at half speed; `trial`
+//! load an arrived snapshot with rests, as nodes do now, and removed the purged log by a thread of low priority in steps
+//! of a MiB, which they do not (see below):
 //!
 //! | nodes, rounds | before | taking | sending | after | ratios | a snapshot, a transfer took |
 //! |---|---|---|---|---|---|---|
 //! | earlier, 2 | 5.05 ms | 11.1 | 10.4 | 8.9 | 2.2, 2.1 | 20 s, 14 s |
 //! | earlier, 1 | 5.83 ms | 9.1 | 13.9 | 10.6 | 1.6, 2.4 | 25 s, 15 s |
-//! | today, 2 | 12.83 ms | 9.3 | 9.4 | 8.5 | 0.7, 0.7 | 20 s, 17 s |
+//! | trial, 2 | 12.83 ms | 9.3 | 9.4 | 8.5 | 0.7, 0.7 | 20 s, 17 s |
 //!
 //! The last line proves nothing about the ratios, since its quiet figure is twice the others', for a reason that is not
 //! known; the times while a snapshot is taken and sent are about what they were, or a little less.
@@ -61,8 +62,8 @@
 //! taken; a removal holds a processor for 4 milliseconds at a time, since this kernel does not take one away from a
 //! thread that is in it.
 //!
-//! Of a trace on 2026-11-29, of nodes that remove the log by a thread of its own but load without rests (waits of a
-//! millisecond and more for a processor, by who had it meanwhile; and how much both idled in all):
+//! Of a trace on 2026-11-29, of the `trial`, but with loading without rests (waits of a millisecond and more for a
+//! processor, by who had it meanwhile; and how much both idled in all):
 //!
 //! | phase | had it | idle |
 //! |---|---|---|
@@ -72,11 +73,16 @@
 //! | after | sockets 52, raft 15, the recorder 8, housekeepers 7 | 19 |
 //!
 //! So what is left are the writes themselves, on two processors that three nodes share, and from `sending` on a fourth
-//! one: `after`, in which nothing is sent, is nearly as slow as `sending`. In all phases 5 to 9 % of these waits went by while
-//! the processor in question idled, and once 31 writes stood for 30 ms while both did, as if the host did not run the
-//! machine. That, or other work, may be what made one transfer of 2026-11-22 seven times as slow; it did not come up
+//! one: `after`, in which nothing is sent, is nearly as slow as `sending`. In all phases 5 to 9 % of these waits went by
+//! while the processor in question idled, and once 31 writes stood for 30 ms while both did, as if the host did not run
+//! the machine. That, or other work, may be what made one transfer of 2026-11-22 seven times as slow; it did not come up
 //! again. The recorder, which worked in bursts of 10 ms, had one of the processors for half of the time of the longest
 //! stalls in its own trace, so its run counts for no times.
+//!
+//! To remove the log in steps took it out of the trace, and made no figure certainly better. It was left: a segment that
+//! is shortened must have lost its name for certain, and after a failed sync of the directory nothing is certain; other
+//! names of the file (a copy made of hard links) would lose its contents; and room that is given back slowly is missing on
+//! a disk that is nearly full.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -92,7 +92,9 @@ fn numbers_of_every_length_are_read_back() {
 
 #[test]
 fn payloads_are_shared_but_for_a_small_one_alone() {
-    for (count, size, shared) in [(1, 100, false), (1, 1000, true), (2, 100, true)] {
+    let whole = Entry { term: 0, index: 0, ..Entry::normal(vec![7; MOST_COPIED]) }.encoded_len();
+    let largest = MOST_COPIED - (whole - MOST_COPIED);
+    for (count, size, shared) in [(1, 100, false), (1, largest, false), (1, largest + 1, true), (2, 100, true)] {
         let entries = (0..count).map(|_| Entry::normal(vec![7; size])).collect();
         let bytes = Message { entries, ..Message::of(MessageType::MsgApp) }.to_bytes();
         let message = Message::from_bytes(bytes.clone()).expect("own bytes");

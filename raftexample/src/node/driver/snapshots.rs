@@ -50,9 +50,9 @@ const HELD_BYTES: u64 = 128 << 20;
 pub(super) const SNAPSHOT_BYTES: u64 = 128 << 20;
 /// Entries between two snapshots, unless the user says how many.
 const SNAPSHOT_ENTRIES: u64 = 10_000;
-/// Unless the user says how many, a state that is larger than this is not written again before half as many bytes again
-/// have been applied as its last snapshot had: else small writes to a large state would cost a multiple of themselves. Fewer
-/// bytes are written so, and more are kept in memory.
+/// Unless the user says how many, a state that is larger than this is not written again before one and a half times as
+/// many bytes have been applied as its last snapshot had ([`SNAPSHOT_BYTES`] limits that): else small writes to a large
+/// state would cost a multiple of themselves. Fewer bytes are written so, and more are kept in memory.
 pub(super) const SMALL_BYTES: u64 = 1 << 20;
 /// What each entry takes beside its data: itself in the log in memory, an allocation, a request's place in one.
 const ENTRY_BYTES: usize = 128;

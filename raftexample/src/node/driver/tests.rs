@@ -318,7 +318,7 @@ fn a_snapshot_is_taken_in_time_and_is_enough_to_start_from() {
 }
 
 #[test]
-fn a_large_state_is_not_written_again_before_half_as_much_again_has_been_applied_unless_the_user_says_so() {
+fn a_large_state_is_not_written_again_before_more_than_it_has_was_applied_unless_the_user_says_so() {
     use super::snapshots::SMALL_BYTES;
     let dir = tempfile::tempdir().unwrap();
     let mut bench = open(dir.path(), 1, |_| {});
