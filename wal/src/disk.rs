@@ -39,7 +39,8 @@ pub trait Disk: Send + Sync {
     /// storing meanwhile are dropped. `WouldBlock`: someone has it. Comes before all calls that map a file.
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn Send>>;
 
-    /// The regular files in the directory, in any order.
+    /// The regular files in the directory, in any order. One that is created, renamed or removed meanwhile may be among
+    /// them or not, and is no error.
     fn list(&self, dir: &Path) -> io::Result<Vec<Listed>>;
 
     /// Creates a file that must not exist, with every byte of its length allocated and zero, and durable (but not its

@@ -280,7 +280,11 @@ impl Disk for OsDisk {
         let mut listed = Vec::new();
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            let metadata = match entry.metadata() {
+                // Removed or renamed since its name was read: other threads may be at work in the same directory.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
             // A name that is not UTF-8 is none of ours.
             if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
                 listed.push(Listed { name, len_bytes: metadata.len() });

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use raft_core::pb::{ConfState, Snapshot, SnapshotMetadata};
@@ -171,6 +172,33 @@ fn files_are_purged_by_name_and_unfinished_ones_when_dropped_or_at_opening() {
     assert_eq!(names(dir.path()).len(), 3);
     SnapshotDir::open(dir.path()).unwrap();
     assert_eq!(names(dir.path()), kept);
+}
+
+/// A history of real processes found this (2026-11-29): a node stopped, because the raft thread threw away a snapshot that
+/// it did not need any more while another thread looked for old ones.
+#[test]
+fn a_file_that_is_given_up_while_others_list_the_directory_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = SnapshotDir::open(dir.path()).unwrap();
+    snapshots.save(&snapshot(1, 10)).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let giving_up = scope.spawn(|| {
+            let mut given_up = 0;
+            while !stop.load(Ordering::Relaxed) {
+                // Several at a time: a listing meets many names that are about to go.
+                let writers: Vec<_> = (2..18).map(|index| snapshots.writer(&metadata(index)).unwrap()).collect();
+                given_up += writers.len();
+                drop(writers);
+            }
+            given_up
+        });
+        let listed: Result<Vec<usize>, WalError> = (0..5_000).map(|_| snapshots.purge(&[metadata(1)])).collect();
+        stop.store(true, Ordering::Relaxed);
+        assert!(giving_up.join().unwrap() > 0);
+        assert!(listed.unwrap().iter().all(|&removed| removed == 0));
+    });
+    assert_eq!(names(dir.path()).len(), 1);
 }
 
 #[test]
