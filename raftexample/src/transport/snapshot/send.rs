@@ -2,7 +2,8 @@
 //!
 //! The file is opened before anything is dialled for it, and stays readable however many newer snapshots are taken
 //! meanwhile; a purge takes away its name only. It is read once to be checked, so that damage on this disk is noticed
-//! here, and once to be sent.
+//! here, and once to be sent. To check a large one takes longer than a peer waits for a request on a new connection, so
+//! that comes first as well.
 //!
 //! **It is not sent as fast as can be**, but at `PIECE_BYTES` in `PIECE_INTERVAL`: clients' messages go through the
 //! same threads.
@@ -144,10 +145,11 @@ async fn send(
     snapshot.data = Bytes::new();
     let metadata = snapshot.metadata.clone();
     let _permit = wait_for_turn(&sending.permits, queue).await?;
-    let mut connection = connection::open::<FileBody>(link).await?;
     let head = head(message);
     let (files, asked) = (sending.files.clone(), metadata.clone());
     let file = background::run("check", move || files.open(&asked)).await??;
+    check_newest(queue)?;
+    let mut connection = connection::open::<FileBody>(link).await?;
     let total = head.len() as u64 + file.len_bytes;
     let mut transfer = sending.transfers.begin(status(link, &metadata, total, attempt));
     log::info!("{transfer} begins");
