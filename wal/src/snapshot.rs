@@ -94,11 +94,7 @@ impl SnapshotDir {
         opened.sync_dir()?;
         for Listed { name, .. } in opened.list()? {
             if name.ends_with(TEMPORARY_SUFFIX) {
-                let path = dir.join(name);
-                opened
-                    .disk
-                    .remove(&path)
-                    .map_err(|source| WalError::io("remove the unfinished snapshot", &path, source))?;
+                opened.remove("remove the unfinished snapshot", &name)?;
             }
         }
         Ok(opened)
@@ -233,8 +229,7 @@ impl SnapshotDir {
                 Some(position) if position.1 <= newest_index && !keep.contains(&position) => {}
                 _ => continue,
             }
-            let path = self.dir.join(name);
-            self.disk.remove(&path).map_err(|source| WalError::io("remove the old snapshot", &path, source))?;
+            self.remove("remove the old snapshot", &name)?;
             removed += 1;
         }
         if removed > 0 {
@@ -271,6 +266,15 @@ impl SnapshotDir {
         }
         log::warn!(target: "wal", "snapshot {} cannot be used ({error}), now {}", path.display(), file.display());
         Ok(BadSnapshot { file, what: error.to_string() })
+    }
+
+    /// That it is gone already is as good.
+    fn remove(&self, action: &'static str, name: &str) -> Result<(), WalError> {
+        let path = self.dir.join(name);
+        match self.disk.remove(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(WalError::io(action, &path, source)),
+            _ => Ok(()),
+        }
     }
 
     fn list(&self) -> Result<Vec<Listed>, WalError> {
