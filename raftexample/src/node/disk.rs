@@ -44,12 +44,13 @@ impl std::error::Error for StorageFailed {}
 
 /// One data directory, open and locked.
 pub struct Disk {
+    // Before the log, whose lock is what keeps another process out.
+    removing: Removing,
     wal: Wal,
     snapshots: SnapshotDir,
     /// The snapshots that the next start can rely on, ascending: the one that this start loaded, and those
     /// written since. What the log has recorded is not enough, for a file may be gone or damaged.
     kept: Vec<SnapshotMetadata>,
-    removing: Removing,
 }
 
 /// A thread that removes old snapshot files: to give the room of a large one back takes the system a tenth of a second.

@@ -98,6 +98,8 @@ pub(super) struct Driver {
     boot: u64,
     inbox: Inbox,
     raw: RawNode<MemoryStorage>,
+    // Before the disk, whose lock is what keeps another process out: one may be being written.
+    snapshots: Snapshots,
     disk: Disk,
     store: Arc<RwLock<Store>>,
     members: Members,
@@ -121,7 +123,6 @@ pub(super) struct Driver {
     hold_changes: bool,
     /// Index and term of the last applied entry.
     applied: (u64, u64),
-    snapshots: Snapshots,
     /// Entries up to here were committed before this process started: history, told again.
     history: u64,
     leader: u64,

@@ -277,6 +277,7 @@ impl Driver {
         };
         if index <= self.snapshots.index {
             log::info!("a snapshot of index {index} is not needed: a newer one came from the leader");
+            background::discard(file);
             return Ok(());
         }
         let data_bytes = file.data_bytes();
