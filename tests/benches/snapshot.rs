@@ -53,17 +53,17 @@
 //! | trial, 2 | 12.83 ms | 9.3 | 9.4 | 8.5 | 0.7, 0.7 | 20 s, 17 s |
 //!
 //! The last line proves nothing about the ratios, since its quiet figure is twice the others', for a reason that is not
-//! known; the times while a snapshot is taken and sent are about what they were, or a little less. Later that day, `these`
-//! being nodes as they are now, with optimization across crates, and `old` those of a week before:
+//! known; the times while a snapshot is taken and sent are about what they were, or a little less. Later that day, `now`
+//! being nodes as they are now, with optimization across crates, and `earlier` those above:
 //!
 //! | nodes, rounds | before | taking | sending | after | ratios | a snapshot, a transfer took |
 //! |---|---|---|---|---|---|---|
-//! | these, 2 | 10.02 ms | 6.3 | 9.3 | 16.4 | 0.6, 0.9 | 23 s, 21 s |
-//! | these, 2 | 11.17 ms | 7.9 | 8.4 | 6.6 | 0.7, 0.8 | 18 s, 19 s |
-//! | old, 2 | 56.31 ms | 7.7 | 7.5 | 8.8 | 0.1, 0.1 | 28 s, 12 s |
+//! | now, 2 | 10.02 ms | 6.3 | 9.3 | 16.4 | 0.6, 0.9 | 23 s, 21 s |
+//! | now, 2 | 11.17 ms | 7.9 | 8.4 | 6.6 | 0.7, 0.8 | 18 s, 19 s |
+//! | earlier, 2 | 56.31 ms | 7.7 | 7.5 | 8.8 | 0.1, 0.1 | 28 s, 12 s |
 //!
-//! `before` is spoilt here by single stalls of up to a tenth of a second, of old nodes as of these; where they come from is
-//! not known. Measured by the quieter of `before` and `after` the ratios are 0.6 to 1.2 and 0.8 to 1.3. So the aim was met
+//! `before` is spoilt here by single stalls, of the earlier nodes as of those of now; where they come from is not known.
+//! Measured by the quieter of `before` and `after`, the ratios of those of now are 0.6 to 1.2 and 0.9 to 1.3. So the aim was met
 //! in the later hours of that day and missed in its first ones, and no difference between the nodes of that week is
 //! certain but that loading an arrived snapshot takes longer.
 //!
