@@ -63,8 +63,8 @@
 //! | earlier, 2 | 56.31 ms | 7.7 | 7.5 | 8.8 | 0.1, 0.1 | 28 s, 12 s |
 //!
 //! `before` is spoilt here by single stalls, of the earlier nodes as of those of now; where they come from is not known.
-//! Measured by the quieter of `before` and `after`, the ratios of those of now are 0.6 to 1.2 and 0.9 to 1.3. So the aim was met
-//! in the later hours of that day and missed in its first ones, and no difference between the nodes of that week is
+//! Measured by the quieter of `before` and `after`, the ratios of those of now are 0.6 to 1.2 and 0.9 to 1.3. So the aim was
+//! met in the later hours of that day and missed in its first ones, and no difference between the nodes of that week is
 //! certain but that loading an arrived snapshot takes longer.
 //!
 //! What was waited for, by a trace of who had the processors (`perf sched record`). Of the old nodes: the raft thread

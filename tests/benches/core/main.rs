@@ -82,7 +82,8 @@
 //! | 256 × 128 B | 81 241 | 646 977 | 348 725 | 1 388 506 |
 //! | 16 × 4 KiB | 21 497 | 74 552 | 61 688 | 154 683 |
 //!
-//! The day before, with other work beside them and times half as long again: `nodes`, for 1, 3, 5 and 7: ratios 4.1,
+//! On 2026-11-21, with other work beside them and times half as long again as on the 22nd, and not measured since:
+//! `nodes`, for 1, 3, 5 and 7: ratios 4.1,
 //! 3.8, 3.9 and 4.4. `log-length`: 10 million entries cost 1.01 and 0.99 of what 10 thousand do. `idle`: ratios 1.6
 //! for `has_ready` and 1.5 for a tick. `election`: 1.4 and 1.9. In a second such run one node alone had 1.9, the
 //! ratios of `idle` and `election` were 1.8 to 2.4, and those of `log-length` 1.16 and 1.00.
@@ -100,10 +101,11 @@
 //! With a wire, a fifth of the instructions of a round of one entry are the allocator's and its counter's (14 of the
 //! 16 allocations for an entry on all three nodes are the codec's: a message, its payload, its entry, and the list, of
 //! which all but the message live as long as the log holds the entry), a fifth turns messages into bytes and back. To meet
-//! 2.5 at this size beside the default codec, two fifths of the time would have to go: as much as the core takes without a
+//! 2.5 at this size beside the default codec, a quarter of the time would have to go: half of what the core takes without a
 //! wire.
 //!
-//! Instructions do not tell it all: by the tables above, half as many are done in a nanosecond as without a wire. What a
+//! Instructions do not tell it all: in a nanosecond, four fifths as many are done as without a wire by the tables above, and
+//! half as many by the times of the 22nd. What a
 //! follower keeps of an entry is memory of its own then, touched when it comes and, 10 000 entries later, when it goes.
 //! Simulated (`valgrind --tool=cachegrind --LL=524288,8,64`, 20 000 batches taken from 60 000, without link-time
 //! optimization), a round of one entry missed a cache of 512 KiB 7.5 times without a wire and 37.6 times with one. The
@@ -112,7 +114,8 @@
 //! 25.7 misses and 26 346 instructions, tried and left: each message and list that is moved is an entry larger then,
 //! which is 4 to 8 % more instructions for all batches of 16.
 //!
-//! With payloads of 4 KiB, 840 to 990 of our 1330 to 1660 ns and of the rival's 1870 to 2140 copy them, once for each
+//! With payloads of 4 KiB, 840 to 990 of our 1330 to 1660 ns and of the rival's 1870 to 2140, by runs of the week before,
+//! copy them, once for each
 //! follower, into memory that no cache holds: `copies`, which does nothing else, where the allocator is kept from
 //! giving memory back to the system (`MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_MMAP_THRESHOLD_=1000000000`; otherwise
 //! the kernel's pages cost `copies` as much again, because it has no small pieces in between that hold the memory).

@@ -42,8 +42,8 @@ fn build() -> PathBuf {
     let mut command = Command::new(cargo);
     // What the outer cargo says of the test's own package is not for the inner one: build scripts that look at it would run
     // anew each time, and everything that depends on them be compiled again.
+    let about_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_NAME", "CARGO_BIN_NAME"];
     for (name, _) in std::env::vars_os() {
-        let about_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_NAME", "CARGO_BIN_NAME"];
         if name.to_str().is_some_and(|name| about_package.iter().any(|start| name.starts_with(start))) {
             command.env_remove(name);
         }
