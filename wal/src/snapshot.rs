@@ -65,7 +65,8 @@ const FINAL_SUFFIX: &str = ".snap";
 pub struct SnapshotDir {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Counts temporary files: two snapshots of one index may be under way, one received and one taken here.
+    /// Counts temporary files: two snapshots of one index may be under way, one received and one taken here. Their names
+    /// bear the process too: one that ends may still throw away its own when its successor has begun.
     temporaries: Arc<AtomicU64>,
     /// Files that could not be read and have kept their names: no purge takes them. (term, index)
     passed_over: Arc<Mutex<BTreeSet<(u64, u64)>>>,
@@ -116,7 +117,8 @@ impl SnapshotDir {
         }
         let name = name_of(metadata);
         let number = self.temporaries.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{name}.{number}{TEMPORARY_SUFFIX}"));
+        let process = std::process::id();
+        let path = self.dir.join(format!("{name}.{process}-{number}{TEMPORARY_SUFFIX}"));
         let sink =
             self.disk.create_stream(&path).map_err(|source| WalError::io("create the snapshot", &path, source))?;
         let (head, seed) = encode_header(metadata);
@@ -194,11 +196,13 @@ impl SnapshotDir {
         let name = format!("{}{FINAL_SUFFIX}", name_of(metadata));
         let Some(listed) = self.list()?.into_iter().find(|listed| listed.name == name) else { return Ok(None) };
         let path = self.dir.join(name);
-        let opened = SnapshotReader::open(&*self.disk, &path).and_then(|mut reader| {
+        // What is handed out is opened first: to check a large file takes long, and it may be purged meanwhile.
+        let opened = self.disk.open_stream(&path).and_then(|source| {
+            let mut reader = SnapshotReader::open(&*self.disk, &path)?;
             while let Some(chunk) = reader.next_chunk()? {
                 between(chunk.len());
             }
-            self.disk.open_stream(&path)
+            Ok(source)
         });
         match opened {
             Ok(source) => Ok(Some(SnapshotFile { len_bytes: listed.len_bytes, source })),
