@@ -43,7 +43,7 @@ use tokio::sync::{mpsc, Notify};
 use tokio::time::{sleep, timeout_at, Instant};
 
 use super::super::arriving::Pace;
-use super::super::register::{Said, Stranger};
+use super::super::register::Said;
 use super::super::server::{empty, text};
 use super::super::{wire, Event, Received, Sink};
 use super::{Direction, Transfer, TransferStatus, Transfers, MESSAGE_MAX_BYTES, SILENCE_TIMEOUT};
@@ -284,8 +284,10 @@ impl Receiving {
             let _place = place;
             let broken = |error: String| refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
             let image = background::run("receive", work).await.map_err(broken)??;
-            let stranger = |stranger: Stranger| refusal(StatusCode::PRECONDITION_FAILED, stranger.to_string());
-            said.still_fits().map_err(stranger)?;
+            if let Err(stranger) = said.still_fits() {
+                background::discard(image);
+                return Err(refusal(StatusCode::PRECONDITION_FAILED, stranger.to_string()));
+            }
             deliver(&sink, Received { message, image }).await
         });
         async { task.await.unwrap_or_else(|error| Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))) }
@@ -304,6 +306,7 @@ async fn deliver(sink: &Sink, received: Received) -> Result<(), Refusal> {
     let mut event = Event::Snapshot(Box::new(received));
     while let Err(refused) = sink(event) {
         if Instant::now() >= limit {
+            background::discard(refused);
             return Err(refusal(StatusCode::SERVICE_UNAVAILABLE, "too many messages waiting"));
         }
         event = *refused;
