@@ -19,6 +19,8 @@ use crate::requests::Language;
 /// use then, for their heartbeats.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
 const IDLE_LOAD: f64 = 0.15;
+/// The original may have half of a million puts to do still when the last one is answered.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// So often in a row it must be found at rest: a slow sync, or a pause on purpose, looks like rest.
 const IDLE_LOOKS: usize = 3;
 
@@ -99,11 +101,15 @@ impl Program {
     /// work is done: what it leaves for later must not be done while somebody else is measured. The error says that it
     /// does not come to rest.
     pub(crate) fn settle(&self) -> Result<Cost, String> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
         let (mut cost, mut quiet) = (self.cost()?, 0);
         while quiet < IDLE_LOOKS {
             if Instant::now() > deadline {
-                return Err(format!("{} still works or writes {} s after the load", self.name, PATIENCE.as_secs()));
+                return Err(format!(
+                    "{} still works or writes {} s after the load",
+                    self.name,
+                    SETTLE_TIMEOUT.as_secs()
+                ));
             }
             std::thread::sleep(SETTLE_INTERVAL);
             let now = self.cost()?;
