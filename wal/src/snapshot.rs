@@ -66,7 +66,7 @@ pub struct SnapshotDir {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     /// Counts temporary files: two snapshots of one index may be under way, one received and one taken here. Their names
-    /// bear the process too: one that ends may still throw away its own when its successor has begun.
+    /// bear the process's id too: one that ends may still throw away its own when its successor on this machine has begun.
     temporaries: Arc<AtomicU64>,
     /// Files that could not be read and have kept their names: no purge takes them. (term, index)
     passed_over: Arc<Mutex<BTreeSet<(u64, u64)>>>,
@@ -196,7 +196,8 @@ impl SnapshotDir {
         let name = format!("{}{FINAL_SUFFIX}", name_of(metadata));
         let Some(listed) = self.list()?.into_iter().find(|listed| listed.name == name) else { return Ok(None) };
         let path = self.dir.join(name);
-        // What is handed out is opened first: to check a large file takes long, and it may be purged meanwhile.
+        // What is handed out is opened first: to check a large file takes long, and it may be purged meanwhile. Should the
+        // same snapshot be published anew between the two, what is sent is unchecked here, and checked where it arrives.
         let opened = self.disk.open_stream(&path).and_then(|source| {
             let mut reader = SnapshotReader::open(&*self.disk, &path)?;
             while let Some(chunk) = reader.next_chunk()? {

@@ -162,7 +162,11 @@ fn files_are_purged_by_name_and_unfinished_ones_when_dropped_or_at_opening() {
     let (one, other) = (unfinished(), unfinished());
     assert_eq!(names(dir.path()).len(), 4, "two of one index do not meet");
     let own = format!(".{}-", std::process::id());
-    assert_eq!(names(dir.path()).iter().filter(|name| name.contains(&own)).count(), 2, "nor those of two processes");
+    assert_eq!(
+        names(dir.path()).iter().filter(|name| name.contains(&own)).count(),
+        2,
+        "their names say whose they are"
+    );
     drop(one);
     assert_eq!(names(dir.path()).len(), 3);
     let complete = other.complete().unwrap();

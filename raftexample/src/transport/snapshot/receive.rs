@@ -281,14 +281,14 @@ impl Receiving {
     {
         let sink = Arc::clone(&self.sink);
         let task = tokio::spawn(async move {
-            let _place = place;
             let broken = |error: String| refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
             let image = background::run("receive", work).await.map_err(broken)??;
             if let Err(stranger) = said.still_fits() {
-                background::discard(image);
+                // The place last: the next one needs the room.
+                background::discard((image, place));
                 return Err(refusal(StatusCode::PRECONDITION_FAILED, stranger.to_string()));
             }
-            deliver(&sink, Received { message, image }).await
+            deliver(&sink, Received { message, image }, place).await
         });
         async { task.await.unwrap_or_else(|error| Err(refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))) }
     }
@@ -301,12 +301,12 @@ fn answer_of(result: Result<(), Refusal>) -> Response<Full<Bytes>> {
     }
 }
 
-async fn deliver(sink: &Sink, received: Received) -> Result<(), Refusal> {
+async fn deliver(sink: &Sink, received: Received, place: Arc<Place>) -> Result<(), Refusal> {
     let limit = Instant::now() + INBOX_TIMEOUT;
     let mut event = Event::Snapshot(Box::new(received));
     while let Err(refused) = sink(event) {
         if Instant::now() >= limit {
-            background::discard(refused);
+            background::discard((refused, place));
             return Err(refusal(StatusCode::SERVICE_UNAVAILABLE, "too many messages waiting"));
         }
         event = *refused;

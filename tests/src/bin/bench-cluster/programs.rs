@@ -19,7 +19,7 @@ use crate::requests::Language;
 /// use then, for their heartbeats.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
 const IDLE_LOAD: f64 = 0.15;
-/// The original may have half of a million puts to do still when the last one is answered.
+/// The original may still have half of its million puts to do when it has answered the last one.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(600);
 /// So often in a row it must be found at rest: a slow sync, or a pause on purpose, looks like rest.
 const IDLE_LOOKS: usize = 3;
