@@ -14,7 +14,8 @@ use std::path::Path;
 use std::process::Command;
 
 use tests::cluster::{
-    eventually, free_base_port, process_is_alive, raftexample, Http, Process, Signal, PATIENCE, STATUS_PATH,
+    eventually, forget_package, free_base_port, process_is_alive, raftexample, Http, Process, Signal, PATIENCE,
+    STATUS_PATH,
 };
 
 /// The ports that the tour names, as distances from the first.
@@ -109,6 +110,7 @@ impl Tour {
     fn shell(&self, script: &str) -> Command {
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c"]).arg(format!("{}\n{script}", self.prelude));
+        forget_package(&mut command);
         // What the tour makes, temporary folders too, goes away with the folder.
         command.current_dir(&self.folder).env_remove("RUST_LOG").env("TMPDIR", &self.folder);
         command

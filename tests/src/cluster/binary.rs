@@ -40,14 +40,7 @@ fn build() -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    // What the outer cargo says of the test's own package is not for the inner one: build scripts that look at it would run
-    // anew each time, and everything that depends on them be compiled again.
-    let about_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_NAME", "CARGO_BIN_NAME"];
-    for (name, _) in std::env::vars_os() {
-        if name.to_str().is_some_and(|name| about_package.iter().any(|start| name.starts_with(start))) {
-            command.env_remove(name);
-        }
-    }
+    forget_package(&mut command);
     let output = command
         .args(["build", "--quiet", "--package", "raftexample", "--bin", "raftexample", "--profile", profile])
         .args(["--message-format", "json-render-diagnostics", "--target-dir"])
@@ -58,6 +51,17 @@ fn build() -> PathBuf {
         .expect("cargo can be started");
     assert!(output.status.success(), "cargo could not build raftexample: {}", output.status);
     executable_of(&output.stdout).expect("cargo names the program that it has built")
+}
+
+/// What the outer cargo says of the test's own package is not for an inner one: build scripts that look at it would run
+/// anew each time, and everything that depends on them be compiled again.
+pub fn forget_package(command: &mut Command) {
+    let about_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_NAME", "CARGO_BIN_NAME"];
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| about_package.iter().any(|start| name.starts_with(start))) {
+            command.env_remove(name);
+        }
+    }
 }
 
 /// The path in the `compiler-artifact` message about the program, among cargo's JSON lines.

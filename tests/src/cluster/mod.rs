@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-pub use binary::raftexample;
+pub use binary::{forget_package, raftexample};
 pub use http::{Http, Response};
 pub use network::{Fault, Network};
 pub use node::{Node, Status};

@@ -122,6 +122,15 @@ fn count(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().count()
 }
 
+/// What another thread brings about.
+fn eventually(what: &str, happened: impl Fn() -> bool) {
+    let limit = std::time::Instant::now() + PATIENCE;
+    while !happened() {
+        assert!(std::time::Instant::now() < limit, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A body that a test feeds: it announces a length, and ends or breaks when told.
 struct Fed {
     announced: Option<u64>,
@@ -178,6 +187,20 @@ fn a_snapshot_arrives_checked_and_loaded_and_without_a_name() {
     assert_eq!(count(bench.dir.path()), 1);
     drop(image);
     bench.assert_untouched("a snapshot that Raft does not want leaves nothing");
+}
+
+#[test]
+fn a_snapshot_that_the_inbox_has_no_room_for_leaves_nothing_and_makes_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let full: Sink = Arc::new(|event| Err(Box::new(event)));
+    let receiving = Receiving::new(2, testing::files(dir.path()), Transfers::default(), full);
+    // Its clock leaps over the time for which the inbox is asked.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let post = || runtime.block_on(post(receiving.clone(), Full::new(Bytes::from(body(3000)))));
+    let refused = (503, "too many messages waiting".to_string());
+    assert_eq!(post(), refused);
+    eventually("its file is gone", || count(dir.path()) == 0);
+    eventually("the next one is taken in as far", || post() == refused);
 }
 
 #[test]
