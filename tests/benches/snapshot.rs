@@ -76,9 +76,9 @@
 //! they come from is not known. While snapshots were taken the ratio was 0.4 to 1.6 in the ten runs of those of now: the aim
 //! was met in all of them. While one was sent it was 0.5 to 2.4, above the aim in the run whose `before` was the quietest.
 //! Most of that is the fourth node on two processors, and not the snapshot: `sending` was 0.6 to 1.4 times as slow as
-//! `after`, when there are four nodes too and nothing is sent. Where each node has its own processors, that part is missing.
-//! The earlier nodes missed the aim in the first hours of that day and met it later, and no difference between the nodes of
-//! that week is certain but that loading an arrived snapshot takes longer.
+//! `after`, when there are four nodes too and nothing is sent. Where each node has its own processors, that part should be
+//! missing, which was not measured. The earlier nodes missed the aim in the first hours of that day and met it later, and no
+//! difference between the nodes of that week is certain but that loading an arrived snapshot takes longer.
 //!
 //! What was waited for, by a trace of who had the processors (`perf sched record`). Of the old nodes: the raft thread
 //! itself, which removed the snapshot before the last one (a file of 500 MB is gone after 95 ms in memory, 106 on ext4, in

@@ -31,8 +31,8 @@
 //! What is charged to whom: both make their proposals from one shared payload (`Bytes`) without copying it, and both
 //! decode into messages that share the received bytes, but for a small payload that comes alone, which ours copies. The
 //! library's own store, codec and copies are its own affair.
-//! With payloads of 4 KiB nothing is copied without a wire; with one, a payload is copied once, when it is encoded. The
-//! wire is the library's, `Message::to_bytes`; the streams of `raftexample` have frames and code of their own.
+//! With payloads of 4 KiB nothing is copied without a wire; with one, a payload is copied once, when it is encoded. The wire
+//! is the library's, `Message::to_bytes`; the streams of `raftexample` have frames and code of their own.
 //!
 //! **The rival's codec.** `raft` comes with one of two: `protobuf-codec`, its default, which brings its own compiler
 //! and shares payloads (`Bytes`), and `prost-codec`, which wants `protoc` installed and copies payloads with each entry
@@ -92,10 +92,10 @@
 //! whether what is left over one comes from the memory that so long a log touches was not looked into. `idle`: 2.1 (2.0–2.3)
 //! for `has_ready`, 2.1 (1.9–2.2) for a tick. `election`: 1.9 (1.9–2.0) with three nodes, 2.0 (1.9–2.4) with five.
 //!
-//! **What limits it.** A round of one entry through three nodes is 9 calls of `step`, 6 of `ready` and 6 of `advance`: 17
-//! 600 instructions with this file's loop, or 840 a call. They are spread flat: no function has more than a tenth, and what
-//! the compiler makes of the largest ones holds little that could go; the loop itself and its look whether there is work
-//! take a tenth, allocation 6 % of the time. Four times the rival's speed would mean to do with six tenths of all that
+//! **What limits it.** A round of one entry through three nodes is 9 calls of `step`, 6 of `ready` and 6 of `advance`:
+//! 17 600 instructions with this file's loop, or 840 a call. They are spread flat: no function has more than a tenth, and
+//! what the compiler makes of the largest ones holds little that could go; the loop itself and its look whether there is
+//! work take a tenth, allocation 6 % of the time. Four times the rival's speed would mean to do with six tenths of all that
 //! beside prost, and with less than half of it beside the default codec. A twentieth at most would come from a term of the
 //! last entry kept by the log, tried and left: a node would notice later that its storage cannot be read. Beyond that, fewer
 //! calls in a round would need another contract than `Ready`'s, one in which the answer to a message comes back from `step`.
@@ -118,13 +118,12 @@
 //! which is 4 to 8 % more instructions for all batches of 16.
 //!
 //! With payloads of 4 KiB, 840 to 990 of our 1330 to 1660 ns and of the rival's 1870 to 2140, by runs of the week before,
-//! copy them, once for each
-//! follower, into memory that no cache holds: `copies`, which does nothing else, where the allocator is kept from
-//! giving memory back to the system (`MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_MMAP_THRESHOLD_=1000000000`; otherwise
-//! the kernel's pages cost `copies` as much again, because it has no small pieces in between that hold the memory).
-//! Both copy alike. Were all the rest free, the ratio would be about 2.2, and 2.5 is out of reach. More would take
-//! messages that are sent in pieces, payloads where they lie, or entries that are encoded once for all followers and
-//! shared by their messages; whoever receives them from a network copies them all the same.
+//! copy them, once for each follower, into memory that no cache holds: `copies`, which does nothing else, where the
+//! allocator is kept from giving memory back to the system
+//! (`MALLOC_TRIM_THRESHOLD_=20000000000 MALLOC_MMAP_THRESHOLD_=1000000000`; otherwise the kernel's pages cost `copies` as
+//! much again, because it has no small pieces in between that hold the memory). Both copy alike. Were all the rest free, the ratio would be about 2.2, and 2.5
+//! is out of reach. More would take messages that are sent in pieces, payloads where they lie, or entries that are encoded
+//! once for all followers and shared by their messages; whoever receives them from a network copies them all the same.
 
 mod ours;
 mod rival;
